@@ -1,0 +1,243 @@
+"""`medlocal runs`, `report`, `show` and `regrade`: what the store holds. No model is needed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medlocal.cli.console import AsJson, narrate, print_json, print_table, settings, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medlocal.store import Record, RunRow, Store, StoredGrade, StoredJob
+
+Run = Annotated[str, typer.Argument(help="A run's id, its beginning, or `last`.")]
+
+
+def runs(as_json: AsJson = False) -> None:
+    """List the runs of this workspace, newest first."""
+    from medlocal.store import Store
+
+    with Store(settings().store_path) as store:
+        rows = [_run_values(store, row) for row in store.runs()]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        narrate("no runs yet; `medlocal demo` makes one")
+    else:
+        headers = ("run", "state", "suite", "model", "done", "jobs", "errors", "created")
+        keys = ("run_id", "state", "suite", "model", "done", "jobs", "errors", "created")
+        print_table(headers, [[row[key] for key in keys] for row in rows])
+
+
+def _run_values(store: "Store", row: "RunRow") -> dict[str, object]:
+    counts = store.counts(row.id)
+    return {
+        "run_id": row.id,
+        "state": row.state.value + (" (crashed)" if row.crashed else ""),
+        "suite": row.spec.get("suite"),
+        "model": row.spec.get("model"),
+        "jobs": counts.jobs,
+        "done": counts.done,
+        "reused": counts.reused,
+        "errors": counts.errors,
+        "created": row.created[:19],
+        "error": row.error,
+    }
+
+
+def report(
+    run: Run = "last",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write Markdown to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run found: accuracy and format compliance with intervals, per language."""
+    from medlocal.files import atomic_write
+    from medlocal.report.load import load_report
+    from medlocal.report.tables import print_terminal, to_json, to_markdown
+    from medlocal.store import Store
+
+    with Store(settings().store_path) as store:
+        found = load_report(store, store.run(run).id)
+    if output is not None:
+        atomic_write(output, to_markdown(found))
+        narrate(f"written: {output}")
+    if as_json:
+        print_json(to_json(found))
+    elif output is None:
+        print_terminal(found, stdout())
+
+
+def show(
+    job: Annotated[str, typer.Argument(help="A job's key, or its beginning; see --list.")] = "",
+    list_run: Annotated[
+        str | None, typer.Option("--list", help="List the jobs of this run instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job: the prompt as sent, the raw output, its tokens, the outcome and why.
+
+    Example: medlocal show --list last, then medlocal show KEY
+    """
+    from medlocal.errors import UsageError
+    from medlocal.evals.answers import GRADER_VERSION
+    from medlocal.store import Store
+
+    with Store(settings().store_path) as store:
+        if list_run is not None:
+            _list_jobs(store, store.run(list_run).id, as_json=as_json)
+            return
+        if not job:
+            raise UsageError("which job?", hint="`medlocal show --list last` lists them")
+        found = store.job(job)
+        record = store.record(found.key)
+        judged = store.grade(found.key, GRADER_VERSION)
+        values = _job_values(found, record, judged, store.run_of(found.key))
+    if as_json:
+        print_json(values)
+    else:
+        _print_job(values)
+
+
+def _list_jobs(store: "Store", run_id: str, *, as_json: bool) -> None:
+    from medlocal.evals.answers import GRADER_VERSION
+
+    names = ("key", "item", "language", "variant", "prompt", "format", "arm", "outcome", "correct")
+    rows = [
+        (r.job.key[:12], r.job.item_id, r.job.language, r.job.variant, r.job.prompt, r.job.format,
+         r.job.arm, r.grade.outcome if r.grade else None, r.grade.correct if r.grade else None)
+        for r in store.results(run_id, GRADER_VERSION)
+    ]  # fmt: skip
+    if as_json:
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        print_table(names, rows)
+
+
+def _job_values(
+    job: "StoredJob",
+    record: "Record | None",
+    judged: "StoredGrade | None",
+    run: "RunRow | None",
+) -> dict[str, Any]:
+    variant: Mapping[str, Any] = job.payload["variant"]  # type: ignore[assignment]
+    values: dict[str, Any] = {
+        "key": job.key,
+        "model": job.model,
+        "dataset": job.dataset,
+        "item": job.item_id,
+        "language": job.language,
+        "variant": job.variant,
+        "prompt_style": job.prompt,
+        "format": job.format,
+        "arm": job.arm,
+        "gold": variant["labels"][variant["gold"]],
+        "messages": [list(message) for message in job.messages],
+        "prompt": _prompt_as_sent(job, run),
+    }
+    if record:
+        pieces = record.stats.get("pieces") or [""] * len(record.token_ids)
+        assert isinstance(pieces, list)
+        tokens = zip(record.token_ids, pieces, record.logprobs, strict=True)
+        stats = {k: v for k, v in record.stats.items() if k != "pieces"}
+        values |= {
+            "output": record.text,
+            "finish": record.finish,
+            "error": record.error,
+            "tokens": [{"id": t, "text": p, "logprob": lp} for t, p, lp in tokens],
+            "stats": stats,
+        }
+    if judged:
+        chosen = None if judged.slot is None else variant["labels"][judged.slot]
+        values |= {
+            "outcome": judged.outcome,
+            "answer": chosen,
+            "correct": judged.correct,
+            "why": judged.reason,
+            "grader": judged.grader,
+        }
+    return values
+
+
+def _prompt_as_sent(job: "StoredJob", run: "RunRow | None") -> str | None:
+    """The chat through the template that the run recorded; None where no run recorded one."""
+    from medlocal.weights.template import ChatTemplate
+
+    if run is None or not isinstance(source := run.model.get("template"), str):
+        return None
+    bos, eos = (str(run.model.get(name) or "") for name in ("bos_token", "eos_token"))
+    return ChatTemplate(source, bos, eos).render(job.messages)
+
+
+def _print_job(values: dict[str, Any]) -> None:
+    from medlocal.report.wording import printable
+
+    head = (
+        "key",
+        "model",
+        "dataset",
+        "item",
+        "language",
+        "variant",
+        "prompt_style",
+        "format",
+        "arm",
+    )
+    for name in head:
+        print(f"{name:<13} {printable(str(values[name]))}")
+    print("\n--- prompt as sent ---")
+    prompt = values["prompt"]
+    text = prompt or "\n".join(f"[{role}] {content}" for role, content in values["messages"])
+    print(printable(text, keep_lines=True))
+    if "finish" not in values:
+        print("\n(not asked yet)")
+        return
+    print("--- output ---")
+    print(printable(values["output"], keep_lines=True) or f"({values['error'] or 'no text'})")
+    if values["tokens"]:
+        print("--- tokens, with the model's probability of each ---")
+        print(
+            " ".join(
+                f"{printable(repr(t['text']))}:{_share(t['logprob'])}" for t in values["tokens"]
+            )
+        )
+    print("--- measured ---")
+    for name, value in values["stats"].items():
+        print(f"{name:<18} {value}")
+    if "outcome" in values:
+        print("--- judged ---")
+        right = "right" if values["correct"] else "not right"
+        print(f"{values['outcome']}, answer {values['answer']}, gold {values['gold']}: {right}")
+        print(f"why: {values['why']} (grader {values['grader']})")
+
+
+def _share(logprob: float) -> str:
+    import math
+
+    return f"{math.exp(logprob):.3f}"
+
+
+def regrade(run: Run = "last", as_json: AsJson = False) -> None:
+    """Judge the stored answers of a run again with this version's grader; no model is needed."""
+    from medlocal.run import regrade as grade_again
+    from medlocal.store import Store
+
+    with Store(settings().store_path) as store:
+        done = grade_again(store, store.run(run).id)
+    if as_json:
+        changes = [{"key": k, "before": b, "now": n} for k, b, n in done.changes]
+        print_json(
+            {
+                "records": done.num_records,
+                "changed": done.num_changed,
+                "new": done.num_new,
+                "changes": changes,
+            }
+        )
+        return
+    narrate(f"{done.num_records} answers judged, {done.num_changed} changed, {done.num_new} new")
+    if done.changes:
+        print_table(("job", "before", "now"), [(k[:12], b, n) for k, b, n in done.changes])

@@ -1,0 +1,290 @@
+"""`medlocal run` and `medlocal demo`: ask a model, live, and report."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medlocal.cli.console import (
+    AsJson,
+    Offline,
+    narrate,
+    print_json,
+    settings,
+    stdout,
+    transfer_bar,
+)
+from medlocal.errors import Interrupted, UsageError
+from medlocal.settings import Settings
+
+if TYPE_CHECKING:
+    from medlocal.run import LlamaBackend, Progress, RunSpec, Summary
+    from medlocal.store import Store
+
+_DEMO_SUITE = "starter"
+_LINE_SECONDS = 15.0
+"""Between two lines of progress where stderr is no terminal."""
+
+_Names = Annotated[str | None, typer.Option(help="Comma-separated; default: what the suite says.")]
+
+
+def run(
+    suite: Annotated[
+        str | None, typer.Argument(help="A suite, or a data set. `medlocal data list` shows them.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Id of a model card, or path to a GGUF.")
+    ] = None,
+    languages: _Names = None,
+    formats: _Names = None,
+    arms: _Names = None,
+    prompts: _Names = None,
+    datasets: Annotated[
+        str | None, typer.Option("--dataset", "--datasets", help="Comma-separated data sets.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Questions per data set and language; default: all.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="exact: no answer depends on what was asked beside it; fast: larger batches. "
+            "Default: exact on a CPU, fast on a GPU."
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Longest prompt with its answer, in tokens; default: as trained."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Carry on with a run: its id, or `last`.")
+    ] = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Ask a model the questions of a suite and report.
+
+    Answers are kept as they come: a run that was stopped or killed carries on with --resume, and a
+    question that any earlier run asked in the same way is not asked again.
+
+    Example: medlocal run starter --model smollm2-135m-instruct --languages es --limit 20
+    """
+    from medlocal.run import make_spec
+
+    here = settings(offline=offline)
+    if resume is not None:
+        if suite or model or any(v is not None for v in (languages, formats, arms, prompts)):
+            raise UsageError("--resume takes everything else from the run", hint="leave it out")
+        _resume(here, resume, as_json=as_json)
+        return
+    if suite is None or model is None:
+        raise UsageError(
+            "a suite and a model are needed",
+            hint="for example: medlocal run starter --model smollm2-135m-instruct",
+        )
+    spec = make_spec(
+        suite,
+        model,
+        languages=_names(languages),
+        formats=_names(formats),
+        arms=_names(arms),
+        prompts=_names(prompts),
+        datasets=_names(datasets),
+        limit=limit,
+        mode=mode,
+        context=context,
+    )
+    _start(here, spec, as_json=as_json)
+
+
+def demo(
+    limit: Annotated[
+        int | None, typer.Option(help="Questions per language; default: all 128.")
+    ] = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
+) -> None:
+    """Get the small demo model and evaluate it on the starter set, in English and Spanish.
+
+    The model has 135 million parameters and is expected to be at chance: the demo shows what is
+    measured and how, on real answers of a real model.
+    """
+    from medlocal.catalog import model_cards
+    from medlocal.hub import pull_model
+    from medlocal.run import make_spec
+
+    here = settings(offline=offline)
+    card = next(card for card in model_cards().values() if card.demo)
+    with transfer_bar() as progress:
+        pulled = pull_model(card, here, progress)
+    narrate(f"{card.id} is at {pulled.path}")
+    _start(here, make_spec(_DEMO_SUITE, card.id, limit=limit), as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError("an option that takes names was given none")
+    return names
+
+
+def _backend(here: Settings, spec: "RunSpec") -> "LlamaBackend":
+    from medlocal.hub import find_model
+    from medlocal.run import LlamaBackend
+
+    path = find_model(spec.model, here)
+    name = spec.model if path.name != Path(spec.model).name else path.stem
+    backend = LlamaBackend(name, path, here, spec.mode, spec.context)
+    backend.check()
+    return backend
+
+
+def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
+    from medlocal.evals.plan import skipped_pairs
+    from medlocal.run import start_run
+    from medlocal.store import Store
+
+    for form, arm, why in skipped_pairs(spec.formats, spec.arms):
+        narrate(f"not asked: {form} through {arm}: {why}")
+    backend = _backend(here, spec)
+    with Store(here.store_path) as store, _watching() as control:
+        try:
+            summary = start_run(spec, store, backend, backend.model_facts(), control)
+        except Interrupted:
+            _finish(here, store, _stopped(store, store.run("last").id), as_json=as_json)
+            raise
+        _finish(here, store, summary, as_json=as_json)
+
+
+def _resume(here: Settings, name: str, *, as_json: bool) -> None:
+    from medlocal.run import RunSpec, resume_run
+    from medlocal.store import Store
+
+    with Store(here.store_path) as store:
+        run_id = store.run(name).id
+        backend = _backend(here, RunSpec.from_json(store.run(run_id).spec))
+        with _watching() as control:
+            try:
+                summary = resume_run(run_id, store, backend, control)
+            except Interrupted:
+                _finish(here, store, _stopped(store, run_id), as_json=as_json)
+                raise
+            _finish(here, store, summary, as_json=as_json)
+
+
+def _stopped(store: "Store", run_id: str) -> "Summary":
+    from medlocal.run import Summary
+
+    counts = store.counts(run_id)
+    state = store.run(run_id).state.value
+    return Summary(run_id, state, counts.jobs, counts.done, counts.reused, counts.errors, 0.0)
+
+
+def _finish(here: Settings, store: "Store", summary: "Summary", *, as_json: bool) -> None:
+    """Write the Markdown report and print what was asked for."""
+    from medlocal.files import atomic_write
+    from medlocal.report.load import load_report
+    from medlocal.report.tables import print_terminal, to_markdown
+
+    report = load_report(store, summary.run_id)
+    path = here.reports_dir / f"{summary.run_id}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, to_markdown(report))
+    if as_json:
+        values = asdict(summary)
+        values["seconds"] = round(summary.seconds, 3)
+        print_json({**values, "report": str(path)})
+    elif summary.state == "done":
+        print_terminal(report, stdout())
+    narrate(
+        f"run {summary.run_id}: {summary.state}, {summary.done} of {summary.jobs} answers"
+        f" ({summary.reused} reused, {summary.errors} errors) in {summary.seconds:.1f} s"
+    )
+    narrate(f"report: {path}")
+
+
+@contextmanager
+def _watching() -> Iterator[Any]:
+    """Show progress on stderr, and turn Ctrl-C into a clean stop; a second one stops at once."""
+    from medlocal.run import Control
+
+    stops: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if stops:
+            raise KeyboardInterrupt
+        stops.append(number)
+        narrate("\nstopping after this batch; what was answered is kept (again to stop at once)")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _live() as show:
+            yield Control(watch=show, should_stop=lambda: bool(stops))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _live() -> Iterator[Any]:
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("…")
+
+        def show(progress: "Progress") -> None:
+            done = progress.done + progress.errors
+            bars.update(task, total=progress.total, completed=done, description=describe(progress))
+
+        yield show
+
+
+class _Lines:
+    """Progress where stderr is a file or a pipe: a line now and then."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._phase = ""
+
+    def __call__(self, progress: "Progress") -> None:
+        now = time.monotonic()
+        if progress.phase == self._phase and now - self._last < _LINE_SECONDS:
+            return
+        self._last, self._phase = now, progress.phase
+        narrate(describe(progress))
+
+
+def describe(progress: "Progress") -> str:
+    """One line: done and total, questions per hour, tokens/s, time left, running accuracy."""
+    parts = [f"{progress.phase} {progress.done + progress.errors:,}/{progress.total:,}"]
+    if progress.errors:
+        parts.append(f"{progress.errors:,} errors")
+    if (per_hour := progress.jobs_per_hour) is not None:
+        parts.append(f"{per_hour:,.0f} questions/h")
+    if progress.seconds and progress.num_tokens:
+        parts.append(f"{progress.num_tokens / progress.seconds:,.0f} tokens/s")
+    if progress.phase == "asking" and (left := progress.seconds_left) is not None:
+        parts.append(f"{_clock(left)} left")
+    if progress.graded:
+        parts.append(f"{progress.correct / progress.graded:.1%} right of {progress.graded:,}")
+    return " · ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,1 @@
+"""Results for people and programs: tables, Markdown, JSON. Reads scores, and needs no engine."""

@@ -1,0 +1,274 @@
+"""A model file made ready for a run: gate, template, identity, weights, context.
+
+What a run needs of a model stands in `Backend`; `LlamaBackend` is the real one, and the tests have a
+toy. Weights are loaded when the first job must be asked: a run that finds everything done loads none.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from medlocal.engine.batching import Decoder
+from medlocal.engine.sequence import Generate, Request
+from medlocal.errors import MedlocalError
+from medlocal.files import Progress, file_sha256, no_progress
+from medlocal.run.asking import ASKING_VERSION, Asker
+from medlocal.settings import Settings
+from medlocal.weights.inspect import GGUFInfo, read_gguf
+from medlocal.weights.template import ChatTemplate, check_bos
+
+if TYPE_CHECKING:
+    from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel
+
+EXACT_ROWS = 60
+"""From 64 rows on, llama.cpp's attention on a CPU takes another kernel with other last bits."""
+FAST_ROWS = 512
+_KV_TYPE_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a set of requests needs of a context."""
+
+    longest: int
+    """Cells of the longest prompt with all answers that begin at its end."""
+    total: int
+    """Cells if nothing were shared and nothing freed: more than this is never of use."""
+    most_growth: int
+    """Longest answer in tokens."""
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> "Needs":
+        """Add up what requests need."""
+        growth: dict[tuple[int, ...], int] = {}
+        for request in requests:
+            if isinstance(request.task, Generate):
+                more = request.task.max_tokens
+            else:
+                more = sum(len(c) - 1 for c in request.task.continuations)
+            growth[request.prompt] = growth.get(request.prompt, 0) + more
+        needs = [len(prompt) + more for prompt, more in growth.items()]
+        answers = [r.task.max_tokens for r in requests if isinstance(r.task, Generate)]
+        return cls(max(needs), sum(needs), max(answers, default=0))
+
+
+class Backend(Protocol):
+    """A model that a run can ask."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+
+    @property
+    def mode(self) -> str:
+        """`exact` or `fast`."""
+
+    def identity(self) -> dict[str, object]:
+        """What of the model and the engine determines an answer; part of every job key."""
+
+    def asker(self) -> Asker:
+        """What turns jobs into requests; loads the weights."""
+
+    def context_limit(self) -> int:
+        """Longest prompt with its answer, in tokens."""
+
+    def decoder(self, needs: Needs) -> Decoder:
+        """A context for the requests."""
+
+    def facts(self) -> dict[str, object]:
+        """What was really used, read back."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass
+class LlamaBackend:
+    """A GGUF file on llama.cpp."""
+
+    name: str
+    path: Path
+    settings: Settings
+    wanted_mode: str = ""
+    """`exact`, `fast`, or "" = exact on a CPU, fast on a GPU."""
+    wanted_context: int = 0
+    """0 = what the model was trained with."""
+    progress: Progress = no_progress
+    _model: "LlamaModel | None" = field(default=None, init=False)
+    _decoder: "LlamaDecoder | None" = field(default=None, init=False)
+
+    @cached_property
+    def info(self) -> GGUFInfo:
+        """The header, checked before llama.cpp sees the file."""
+        return read_gguf(self.path)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template; a model without one cannot be asked."""
+        return ChatTemplate.from_gguf(self.info)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file; remembered, because large files take long."""
+        return file_sha256(self.path, self.progress, self.settings.home / "hashes.json")
+
+    @cached_property
+    def mode(self) -> str:
+        """`exact` or `fast`."""
+        from medlocal.engine import llama
+
+        if self.wanted_mode:
+            return self.wanted_mode
+        return "fast" if any(d.kind == "gpu" for d in llama.devices()) else "exact"
+
+    @property
+    def is_exact(self) -> bool:
+        """True where a result does not depend on what else was asked beside it."""
+        return self.mode == "exact"
+
+    @property
+    def num_rows(self) -> int:
+        """The micro-batch."""
+        return EXACT_ROWS if self.is_exact else FAST_ROWS
+
+    @property
+    def repacks(self) -> bool:
+        """Repacked K-quants give other bits when a prompt is split elsewhere."""
+        return not (self.is_exact and self.info.has_k_quants)
+
+    def check(self) -> None:
+        """Read the header and the template, before any job is planned.
+
+        Raises:
+            MissingError, RefusedError: the file is not there or must not be used.
+        """
+        assert self.info
+        assert self.template
+
+    def identity(self) -> dict[str, object]:
+        """The file, the build and the mode: another of these may give another answer."""
+        from medlocal.engine import llama
+
+        build = llama.build_info()
+        return {
+            "model_sha256": self.sha256,
+            "llama_cpp": build["commit"],
+            "system": build["system"],
+            "devices": [d.description for d in llama.devices()],
+            "mode": self.mode,
+            "micro_batch": self.num_rows,
+            "repack": self.repacks,
+            "kv_type": "f16",
+            "sampling": "greedy",
+            "asking": ASKING_VERSION,
+        }
+
+    def asker(self) -> Asker:
+        """Load the weights; tokenising and masks need only their vocabulary."""
+        from medlocal.engine import llama
+
+        if self._model is None:
+            self._model = llama.LlamaModel(self.path, repack=self.repacks)
+        bos = partial(check_bos, bos_id=self.info.bos_id, add_bos=self.info.wants_bos)
+        return Asker(self._model, self.template, bos)
+
+    def context_limit(self) -> int:
+        """What the user set, at most what the model was trained with."""
+        trained = self.info.context_length
+        return min(self.wanted_context or trained, trained)
+
+    def decoder(self, needs: Needs) -> Decoder:
+        """Make the context that fits the requests and the memory."""
+        from medlocal.engine import llama
+
+        assert self._model is not None, "the weights are loaded by asker()"
+        options = self._options(needs)
+        per_cell = self.info.kv_bytes_per_token(_KV_TYPE_BYTES)
+        free = min((d.free_bytes for d in llama.devices()), default=0)
+        if 0 < free < options.num_cells * per_cell:
+            raise MedlocalError(
+                f"{options.num_cells} cells of KV cache take"
+                f" {options.num_cells * per_cell / 2**20:,.0f} MiB, and {free / 2**20:,.0f} are free",
+                hint="free memory, or ask for shorter prompts with --context",
+            )
+        self._decoder = llama.LlamaDecoder(self._model, options)
+        return self._decoder
+
+    def _options(self, needs: Needs) -> "ContextOptions":
+        from medlocal.engine.llama import ContextOptions
+
+        num_texts = 24 if self.is_exact else 64
+        return ContextOptions(
+            num_cells=choose_cells(needs, num_texts, 3072 if self.is_exact else 8192),
+            num_rows=self.num_rows,
+            num_ids=96 if self.is_exact else 192,
+            num_threads=self.settings.num_threads,
+            num_outputs=EXACT_ROWS if self.is_exact else 192,
+            min_rows=2 if self.is_exact else 1,
+            num_texts=num_texts,
+        )
+
+    def facts(self) -> dict[str, object]:
+        """Build, devices, layers and context, as llama.cpp says them."""
+        from medlocal.engine import llama
+
+        build = llama.build_info()
+        facts: dict[str, object] = {
+            "build": f"llama.cpp {build['commit']}, llama-cpp-python {build['llama_cpp_python']}",
+            "system": build["system"],
+            "devices": [f"{d.name}: {d.description}" for d in llama.devices()],
+            "mode": self.mode,
+            "repack": self.repacks,
+        }
+        if self._model:
+            facts["layers_offloaded"] = self._model.layers_offloaded
+            facts["weights_bytes"] = self._model.size_bytes
+        if self._decoder:
+            facts |= self._decoder.facts()
+            cells = self._decoder.options.num_cells
+            facts["kv_bytes"] = cells * self.info.kv_bytes_per_token(_KV_TYPE_BYTES)
+        return facts
+
+    def model_facts(self) -> Mapping[str, object]:
+        """The file, for the run's record."""
+        return {
+            "id": self.name,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "architecture": self.info.architecture,
+            "quantisation": self.info.main_quantisation,
+            "parameters": self.info.num_parameters,
+            "bytes": self.info.size,
+            # With these the prompt as it was sent can be shown when the file is gone.
+            "template": self.template.source,
+            "bos_token": self.template.bos_token,
+            "eos_token": self.template.eos_token,
+        }
+
+    def close(self) -> None:
+        """Free context and weights."""
+        if self._decoder:
+            self._decoder.close()
+            self._decoder = None
+        if self._model:
+            self._model.close()
+            self._model = None
+
+
+def choose_cells(needs: Needs, num_texts: int, comfortable: int) -> int:
+    """KV cells for a run.
+
+    Enough that `num_texts` answers can grow side by side, since an epoch must hold them all; no more
+    than is of use, since attention looks at every cell that an epoch has used.
+
+    Args:
+        needs: of the requests.
+        num_texts: answers side by side.
+        comfortable: cells at which epochs are long enough.
+    """
+    wanted = max(comfortable, needs.longest + num_texts * needs.most_growth)
+    cells = max(needs.longest + 1, min(wanted, needs.total + 1))
+    return math.ceil(cells / 256) * 256

@@ -1,0 +1,339 @@
+"""Carrying out a run: skip what is done, ask the rest, keep every answer, say how far it is.
+
+Results are committed in small batches while the model works, so that a run killed at any moment
+loses at most the batch in flight and continues from there. Nothing here prints.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from medlocal.engine.engine import Engine
+from medlocal.engine.rates import measure_rates
+from medlocal.engine.sequence import EngineStats, Request
+from medlocal.errors import Interrupted, RefusedError, UsageError
+from medlocal.evals.plan import PlanRequest, plan_jobs, take
+from medlocal.run.asking import Asker
+from medlocal.run.backend import Backend, Needs
+from medlocal.run.grading import grade, to_stored
+from medlocal.run.spec import RunSpec, chosen_prompts, read_items
+from medlocal.store import FINISH_ERROR, Record, RunState, Store, StoredJob
+
+_COMMIT_SECONDS = 1.0
+_COMMIT_RECORDS = 64
+_MIN_TOKENS_FOR_EFFICIENCY = 15_000
+"""Measuring the bare rates takes about a thousand tokens: not worth it in a short run."""
+_SUMS = (
+    "total_prompt_tokens",
+    "unique_prompt_tokens",
+    "prefilled_tokens",
+    "generated_tokens",
+    "forced_tokens",
+    "seconds",
+)
+"""Figures that add up over the sessions of a run that was resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    run_id: str
+    phase: str
+    """`loading`, `asking`, `measuring` or `done`."""
+    done: int
+    total: int
+    errors: int
+    correct: int
+    """Of the answers of this session."""
+    graded: int
+    seconds: float
+    """Since this session began to ask."""
+    num_tokens: int
+    """Rows computed in this session, of prompts and of answers."""
+    answered: int
+    """Jobs answered in this session."""
+
+    @property
+    def jobs_per_hour(self) -> float | None:
+        """Questions asked per hour, each once per form and arm; None before the first."""
+        return 3600 * self.answered / self.seconds if self.answered and self.seconds else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of this session; None before the first answer."""
+        if not self.answered:
+            return None
+        return (self.total - self.done - self.errors) * self.seconds / self.answered
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended."""
+
+    run_id: str
+    state: str
+    jobs: int
+    done: int
+    reused: int
+    errors: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the caller hears of a run, and how it stops it."""
+
+    watch: Watch = lambda _: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def start_run(
+    spec: RunSpec,
+    store: Store,
+    backend: Backend,
+    model: Mapping[str, object],
+    control: Control | None = None,
+) -> Summary:
+    """Plan a run, keep the plan, and carry it out.
+
+    Args:
+        spec: what to ask.
+        store: where jobs and answers are kept.
+        backend: the model.
+        model: what is known of the model's file.
+        control: None = nobody watches.
+
+    Raises:
+        Interrupted: the caller stopped it; the hint resumes it.
+        MedlocalError: it failed; what was answered is kept.
+    """
+    identity = backend.identity()
+    request = PlanRequest(chosen_prompts(spec), spec.formats, spec.arms, spec.variants)
+    planned = plan_jobs(request, take(read_items(spec), spec.limit), identity)
+    jobs = [to_stored(job, backend.name) for job in planned]
+    run_id = store.create_run(spec.to_json(), {**model, "identity": identity})
+    with store.lock_run(run_id):
+        store.add_jobs(run_id, jobs)
+        return _Session(store, run_id, backend, control or Control()).carry_out()
+
+
+def resume_run(
+    run_id: str, store: Store, backend: Backend, control: Control | None = None
+) -> Summary:
+    """Carry on with a run where it stopped; jobs that had an engine error are asked again.
+
+    Raises:
+        UsageError: the model file, the build or the mode is not the one that the run began with.
+    """
+    known = store.run(run_id).model.get("identity")
+    if known != backend.identity():
+        raise UsageError(
+            f"run {run_id} was made with another model file, build, machine or mode",
+            hint="start a new run: answers of both kinds must not be mixed",
+        )
+    with store.lock_run(run_id):
+        return _Session(store, run_id, backend, control or Control()).carry_out()
+
+
+@dataclass
+class _Session:
+    """One process at work on one run, under its lock."""
+
+    store: Store
+    run_id: str
+    backend: Backend
+    control: Control
+    _buffer: list[tuple[StoredJob, Record]] = field(default_factory=list)
+    _committed: float = 0.0
+    _started: float = 0.0
+    _done: int = 0
+    _total: int = 0
+    _errors: int = 0
+    _correct: int = 0
+    _graded: int = 0
+    _answered: int = 0
+    _alive: bool = False
+    _engine: Engine | None = None
+
+    def carry_out(self) -> Summary:
+        began = time.perf_counter()
+        self.store.set_state(self.run_id, RunState.RUNNING)
+        try:
+            self._work()
+        except (Interrupted, KeyboardInterrupt) as error:
+            self.store.set_state(self.run_id, RunState.INTERRUPTED)
+            raise self._interrupted() from error
+        except BaseException as error:
+            self.store.set_state(self.run_id, RunState.FAILED, str(error) or repr(error))
+            raise
+        finally:
+            self.backend.close()
+        self.store.set_state(self.run_id, RunState.DONE)
+        self._say("done")
+        return self._summary(time.perf_counter() - began)
+
+    def _work(self) -> None:
+        pending = set(self.store.pending(self.run_id, retry_errors=True))
+        counts = self.store.counts(self.run_id)
+        self._done, self._total = counts.done, counts.jobs
+        self._say("loading")
+        if not pending:
+            return
+        asker = self.backend.asker()
+        jobs = [job for job in self.store.jobs(self.run_id) if job.key in pending]
+        requests = self._requests(asker, jobs)
+        if requests:
+            self._ask(asker, jobs, requests)
+        self._commit()
+
+    def _requests(self, asker: Asker, jobs: list[StoredJob]) -> list[Request]:
+        """Tokenise all jobs; one that cannot be sent becomes an error of its own."""
+        requests = []
+        for number, job in enumerate(jobs):
+            try:
+                requests.append(asker.request(number, job))
+            except RefusedError as error:
+                self._take(job, Record(job.key, "", FINISH_ERROR, (), (), error.message))
+        return requests
+
+    def _ask(self, asker: Asker, jobs: list[StoredJob], requests: list[Request]) -> None:
+        limit = self.backend.context_limit()
+        fitting = [r for r in requests if r.num_cells <= limit]
+        canary = asker.canary(-1)
+        decoder = self.backend.decoder(Needs.of([*fitting, canary]))
+        engine = self._engine = Engine(decoder, self._tick)
+        liveness = self._prove_masks(engine, asker, canary, jobs)
+        self._started = self._committed = time.perf_counter()
+        for completion in engine.run(requests, limit):
+            job = jobs[completion.request.id]
+            self._take(job, asker.record(job, completion, alive=self._alive))
+        self._commit()
+        self._say("measuring")
+        self._keep_facts(engine, liveness)
+
+    def _prove_masks(
+        self, engine: Engine, asker: Asker, canary: Request, jobs: list[StoredJob]
+    ) -> str:
+        """Let the canary sing: without it, a mask that silently does nothing would look obeyed."""
+        if all(job.arm != "grammar" for job in jobs):
+            return "not needed"
+        (completion,) = engine.run([canary], canary.num_cells)
+        self._alive = asker.is_alive(completion)
+        return "ok" if self._alive else "failed"
+
+    def _take(self, job: StoredJob, record: Record) -> None:
+        self._buffer.append((job, record))
+        if record.finish == FINISH_ERROR:
+            self._errors += 1
+        else:
+            self._done += 1
+            self._answered += 1
+        if len(self._buffer) >= _COMMIT_RECORDS:
+            self._commit()
+
+    def _tick(self) -> None:
+        """After every batch of the engine."""
+        if self._buffer and time.perf_counter() - self._committed >= _COMMIT_SECONDS:
+            self._commit()
+        self._say("asking")
+        if self.control.should_stop():
+            self._commit()
+            raise Interrupted("stopped")
+
+    def _commit(self) -> None:
+        grades = [grade(job, record) for job, record in self._buffer]
+        self.store.put(self.run_id, [record for _, record in self._buffer], grades)
+        self._correct += sum(g.correct for g in grades)
+        self._graded += len(grades)
+        self._buffer = []
+        self._committed = time.perf_counter()
+
+    def _keep_facts(self, engine: Engine, liveness: str) -> None:
+        facts = {**self.backend.facts(), **_figures(engine.stats), "liveness": liveness}
+        work = engine.stats.prefilled_tokens + engine.stats.decode_rows
+        if work >= _MIN_TOKENS_FOR_EFFICIENCY:
+            facts |= _efficiency(engine)
+        facts["peak_memory_bytes"] = peak_memory_bytes()
+        before = self.store.run(self.run_id).engine
+        for name in _SUMS:
+            facts[name] = _add(facts[name], before.get(name))
+        self.store.set_engine(self.run_id, facts)
+
+    def _say(self, phase: str) -> None:
+        stats = self._engine.stats if self._engine else EngineStats()
+        seconds = time.perf_counter() - self._started if self._started else 0.0
+        self.control.watch(
+            Progress(
+                run_id=self.run_id,
+                phase=phase,
+                done=self._done,
+                total=self._total,
+                errors=self._errors,
+                correct=self._correct,
+                graded=self._graded,
+                seconds=seconds,
+                num_tokens=stats.prefilled_tokens + stats.decode_rows,
+                answered=self._answered,
+            )
+        )
+
+    def _summary(self, seconds: float) -> Summary:
+        counts = self.store.counts(self.run_id)
+        state = self.store.run(self.run_id).state.value
+        return Summary(
+            self.run_id, state, counts.jobs, counts.done, counts.reused, counts.errors, seconds
+        )
+
+    def _interrupted(self) -> Interrupted:
+        counts = self.store.counts(self.run_id)
+        return Interrupted(
+            f"run {self.run_id} was stopped; {counts.done} of {counts.jobs} answers are kept",
+            hint=f"medlocal run --resume {self.run_id}",
+        )
+
+
+def _figures(stats: EngineStats) -> dict[str, object]:
+    return {
+        "total_prompt_tokens": stats.total_prompt_tokens,
+        "unique_prompt_tokens": stats.unique_prompt_tokens,
+        "prefilled_tokens": stats.prefilled_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "forced_tokens": stats.forced_tokens,
+        "num_batches": stats.num_batches,
+        "concurrency": round(stats.concurrency, 2),
+        "seconds": round(stats.seconds, 3),
+        "model_seconds": round(stats.decode_seconds, 3),
+        "efficiency": None,
+    }
+
+
+def _efficiency(engine: Engine) -> dict[str, object]:
+    """Ideal ÷ actual time, with rates measured now, on the same context."""
+    stats = engine.stats
+    length = stats.total_prompt_tokens // max(1, stats.num_requests)
+    rates = measure_rates(engine.decoder, length, stats.concurrency or 1, repetitions=2)
+    ideal = rates.ideal_seconds(stats.unique_prompt_tokens, stats.decode_rows)
+    return {
+        "prompt_rate": round(rates.prompt, 1),
+        "generation_rate": round(rates.generation, 1),
+        "generation_rate_concurrency": rates.concurrency,
+        "efficiency": round(ideal / stats.seconds, 3),
+    }
+
+
+def _add(value: object, before: object) -> object:
+    if isinstance(value, int | float) and isinstance(before, int | float):
+        return value + before
+    return value
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process has held, the mapped model file included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
