@@ -82,6 +82,7 @@ def measure_engine(
         num_outputs=EXACT_ROWS,
         min_rows=2 if exact else 1,
         num_texts=NUM_TEXTS,
+        kv_type="bf16" if exact else "f16",
     )
     decoder = LlamaDecoder(model, options)
     engine = Engine(decoder)

@@ -27,6 +27,9 @@ LEGEND = (
     " are per row, not corrected for the number of rows.",
 )
 
+_NOT_FOR_READING = frozenset({"system"})
+"""Engine facts that identify a build to a program; they stand in the JSON."""
+
 _SCORE_HEADERS: tuple[Cell, ...] = (
     ("format",),
     ("arm",),
@@ -90,7 +93,8 @@ def run_lines(run: Mapping[str, object]) -> Lines:
 
 def engine_lines(engine: Mapping[str, object]) -> Lines:
     """What the engine really used and did; how much of the prompts was shared, where it says so."""
-    lines = [f"{name}: {value}" for name, value in wording.facts(engine)]
+    told = {name: value for name, value in engine.items() if name not in _NOT_FOR_READING}
+    lines = [f"{name}: {value}" for name, value in wording.facts(told)]
     total, unique = engine.get("total_prompt_tokens"), engine.get("unique_prompt_tokens")
     if isinstance(total, int) and isinstance(unique, int) and unique > 0:
         times = f"{total / unique:.1f} times as many"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel
 
 EXACT_ROWS = 60
-"""From 64 rows on, llama.cpp's attention on a CPU takes another kernel with other last bits."""
+"""From 64 rows on, llama.cpp's attention on a CPU takes another kernel for some KV types."""
 FAST_ROWS = 512
 _KV_TYPE_BYTES = 2
 
@@ -52,7 +52,7 @@ class Needs:
             growth[request.prompt] = growth.get(request.prompt, 0) + more
         needs = [len(prompt) + more for prompt, more in growth.items()]
         answers = [r.task.max_tokens for r in requests if isinstance(r.task, Generate)]
-        return cls(max(needs), sum(needs), max(answers, default=0))
+        return cls(max(needs, default=0), sum(needs), max(answers, default=0))
 
 
 class Backend(Protocol):
@@ -135,6 +135,11 @@ class LlamaBackend:
         return EXACT_ROWS if self.is_exact else FAST_ROWS
 
     @property
+    def kv_type(self) -> str:
+        """BF16 in exact mode: one kernel for any batch, and the type most models are trained in."""
+        return "bf16" if self.is_exact else "f16"
+
+    @property
     def repacks(self) -> bool:
         """Repacked K-quants give other bits when a prompt is split elsewhere."""
         return not (self.is_exact and self.info.has_k_quants)
@@ -161,7 +166,7 @@ class LlamaBackend:
             "mode": self.mode,
             "micro_batch": self.num_rows,
             "repack": self.repacks,
-            "kv_type": "f16",
+            "kv_type": self.kv_type,
             "sampling": "greedy",
             "asking": ASKING_VERSION,
         }
@@ -209,6 +214,7 @@ class LlamaBackend:
             num_outputs=EXACT_ROWS if self.is_exact else 192,
             min_rows=2 if self.is_exact else 1,
             num_texts=num_texts,
+            kv_type=self.kv_type,
         )
 
     def facts(self) -> dict[str, object]:

@@ -8,12 +8,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from medlocal.engine.engine import Engine
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import EngineStats, Request
-from medlocal.errors import Interrupted, RefusedError, UsageError
+from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
 from medlocal.evals.plan import PlanRequest, plan_jobs, take
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
@@ -129,8 +130,11 @@ def resume_run(
     """Carry on with a run where it stopped; jobs that had an engine error are asked again.
 
     Raises:
-        UsageError: the model file, the build or the mode is not the one that the run began with.
+        UsageError: the model file, the build or the mode is not the one that the run began with,
+            or its process was killed before the plan was kept.
     """
+    if not store.counts(run_id).jobs:
+        raise UsageError(f"run {run_id} was stopped before it was planned", hint="start it again")
     known = store.run(run_id).model.get("identity")
     if known != backend.identity():
         raise UsageError(
@@ -170,7 +174,9 @@ class _Session:
             self.store.set_state(self.run_id, RunState.INTERRUPTED)
             raise self._interrupted() from error
         except BaseException as error:
-            self.store.set_state(self.run_id, RunState.FAILED, str(error) or repr(error))
+            # On a full disk this fails too: the first error is the one to be told.
+            with suppress(MedlocalError):
+                self.store.set_state(self.run_id, RunState.FAILED, str(error) or repr(error))
             raise
         finally:
             self.backend.close()
@@ -205,10 +211,10 @@ class _Session:
     def _ask(self, asker: Asker, jobs: list[StoredJob], requests: list[Request]) -> None:
         limit = self.backend.context_limit()
         fitting = [r for r in requests if r.num_cells <= limit]
-        canary = asker.canary(-1)
-        decoder = self.backend.decoder(Needs.of([*fitting, canary]))
+        canary = [asker.canary(-1)] if any(job.arm == "grammar" for job in jobs) else []
+        decoder = self.backend.decoder(Needs.of([*fitting, *canary]))
         engine = self._engine = Engine(decoder, self._tick)
-        liveness = self._prove_masks(engine, asker, canary, jobs)
+        liveness = self._prove_masks(engine, asker, canary)
         self._started = self._committed = time.perf_counter()
         for completion in engine.run(requests, limit):
             job = jobs[completion.request.id]
@@ -217,13 +223,11 @@ class _Session:
         self._say("measuring")
         self._keep_facts(engine, liveness)
 
-    def _prove_masks(
-        self, engine: Engine, asker: Asker, canary: Request, jobs: list[StoredJob]
-    ) -> str:
+    def _prove_masks(self, engine: Engine, asker: Asker, canary: list[Request]) -> str:
         """Let the canary sing: without it, a mask that silently does nothing would look obeyed."""
-        if all(job.arm != "grammar" for job in jobs):
+        if not canary:
             return "not needed"
-        (completion,) = engine.run([canary], canary.num_cells)
+        (completion,) = engine.run(canary, canary[0].num_cells)
         self._alive = asker.is_alive(completion)
         return "ok" if self._alive else "failed"
 

@@ -1,0 +1,5 @@
+"""`python -m medlocal` is the command `medlocal`."""
+
+from medlocal.cli import main
+
+main()
