@@ -50,14 +50,16 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     from rich.text import Text
 
     console = stdout()
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        console.width = sum(widths) + 3 * len(widths)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for number, header in enumerate(headers):
         # The first column is what one copies: a name that is cut or folded cannot be.
         table.add_column(header, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+    for line in cells:
+        table.add_row(*map(Text, line))
     console.print(table)
 
 

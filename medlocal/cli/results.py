@@ -10,7 +10,7 @@ from medlocal.cli.console import AsJson, narrate, print_json, print_table, setti
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medlocal.store import Record, RunRow, Store, StoredGrade, StoredJob
+    from medlocal.store import Record, Result, RunRow, Store, StoredGrade, StoredJob
 
 Run = Annotated[str, typer.Argument(help="A run's id, its beginning, or `last`.")]
 
@@ -26,9 +26,9 @@ def runs(as_json: AsJson = False) -> None:
     elif not rows:
         narrate("no runs yet; `medlocal demo` makes one")
     else:
-        headers = ("run", "state", "suite", "model", "done", "jobs", "errors", "created")
-        keys = ("run_id", "state", "suite", "model", "done", "jobs", "errors", "created")
-        print_table(headers, [[row[key] for key in keys] for row in rows])
+        # The id says when: it begins with the time in UTC.
+        keys = ("run_id", "state", "suite", "model", "done", "jobs", "errors")
+        print_table(("run", *keys[1:]), [[row[key] for key in keys] for row in rows])
 
 
 def _run_values(store: "Store", row: "RunRow") -> dict[str, object]:
@@ -106,15 +106,23 @@ def _list_jobs(store: "Store", run_id: str, *, as_json: bool) -> None:
     from medlocal.evals.answers import GRADER_VERSION
 
     names = ("key", "item", "language", "variant", "prompt", "format", "arm", "outcome", "correct")
-    rows = [
-        (r.job.key[:12], r.job.item_id, r.job.language, r.job.variant, r.job.prompt, r.job.format,
-         r.job.arm, r.grade.outcome if r.grade else None, r.grade.correct if r.grade else None)
-        for r in store.results(run_id, GRADER_VERSION)
-    ]  # fmt: skip
+    rows = [_listed(result) for result in store.results(run_id, GRADER_VERSION)]
     if as_json:
         print_json([dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        print_table(names, rows)
+        return
+    headers = ("key", "item", "", "format", "arm", "outcome", "right")
+    print_table(headers, [(*row[:3], *row[5:8], _yes(row[8])) for row in rows])
+
+
+def _listed(result: "Result") -> tuple[Any, ...]:
+    job, grade = result.job, result.grade
+    how = (job.language, job.variant, job.prompt, job.format, job.arm)
+    verdict = (grade.outcome, grade.correct) if grade else (None, None)
+    return (job.key[:12], job.item_id, *how, *verdict)
+
+
+def _yes(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"
 
 
 def _job_values(
