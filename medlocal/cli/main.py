@@ -66,6 +66,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
         code = app(args=arguments, prog_name="medlocal", standalone_mode=False)
+        sys.stdout.flush()
     except MedlocalError as error:
         narrate(f"error: {error}" if error.exit_code != 130 else str(error))
         return error.exit_code
@@ -76,7 +77,17 @@ def run(arguments: list[str]) -> int:
         narrate("stopped")
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone (`medlocal report | head`): that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit as leaving:
+        # Typer ends the program with 1 when the pipe breaks, and with its code for --help.
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            return _reader_gone()
+        return leaving.code if isinstance(leaving.code, int) else 1
     return code if isinstance(code, int) else 0
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has gone (`medlocal report | head`): that is no failure of ours."""
+    sys.stdout = sys.__stdout__
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0

@@ -55,7 +55,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run found: accuracy and format compliance with intervals, per language."""
-    from medlocal.files import atomic_write
+    from medlocal.files import atomic_write, disk_errors
     from medlocal.report.load import load_report
     from medlocal.report.tables import print_terminal, to_json, to_markdown
     from medlocal.store import Store
@@ -63,7 +63,8 @@ def report(
     with Store(settings().store_path) as store:
         found = load_report(store, store.run(run).id)
     if output is not None:
-        atomic_write(output, to_markdown(found))
+        with disk_errors(output.parent):
+            atomic_write(output, to_markdown(found))
         narrate(f"written: {output}")
     if as_json:
         print_json(to_json(found))

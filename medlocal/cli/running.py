@@ -20,7 +20,7 @@ from medlocal.cli.console import (
     stdout,
     transfer_bar,
 )
-from medlocal.errors import Interrupted, UsageError
+from medlocal.errors import UsageError
 from medlocal.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def run(
 
     here = settings(offline=offline)
     if resume is not None:
-        if suite or model or any(v is not None for v in (languages, formats, arms, prompts)):
+        others = (suite, model, languages, formats, arms, prompts, datasets, limit, mode, context)
+        if any(value is not None for value in others):
             raise UsageError("--resume takes everything else from the run", hint="leave it out")
         _resume(here, resume, as_json=as_json)
         return
@@ -149,7 +150,7 @@ def _backend(here: Settings, spec: "RunSpec") -> "LlamaBackend":
 
 def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
     from medlocal.evals.plan import skipped_pairs
-    from medlocal.run import start_run
+    from medlocal.run import RunStopped, start_run
     from medlocal.store import Store
 
     for form, arm, why in skipped_pairs(spec.formats, spec.arms):
@@ -158,14 +159,14 @@ def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
     with Store(here.store_path) as store, _watching() as control:
         try:
             summary = start_run(spec, store, backend, backend.model_facts(), control)
-        except Interrupted:
-            _finish(here, store, _stopped(store, store.run("last").id), as_json=as_json)
+        except RunStopped as stop:
+            _finish(here, store, _stopped(store, stop.run_id), as_json=as_json)
             raise
         _finish(here, store, summary, as_json=as_json)
 
 
 def _resume(here: Settings, name: str, *, as_json: bool) -> None:
-    from medlocal.run import RunSpec, resume_run
+    from medlocal.run import RunSpec, RunStopped, resume_run
     from medlocal.store import Store
 
     with Store(here.store_path) as store:
@@ -174,7 +175,7 @@ def _resume(here: Settings, name: str, *, as_json: bool) -> None:
         with _watching() as control:
             try:
                 summary = resume_run(run_id, store, backend, control)
-            except Interrupted:
+            except RunStopped:
                 _finish(here, store, _stopped(store, run_id), as_json=as_json)
                 raise
             _finish(here, store, summary, as_json=as_json)

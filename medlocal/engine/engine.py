@@ -152,7 +152,8 @@ class Engine:
         self.stats.unique_prompt_tokens = tree.num_tokens
         growth = [0] * len(tree.nodes)
         for node, starts in work.starts.items():
-            growth[node] = sum(_max_tokens(start.completion) for start in starts)
+            # What the grammar forces first is part of the node already.
+            growth[node] = sum(_max_tokens(s.completion) - len(s.completion.tokens) for s in starts)
         most = max(n.end + g for n, g in zip(tree.nodes, growth, strict=True))
         if most > self._num_cells:
             raise MedlocalError(

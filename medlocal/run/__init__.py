@@ -6,7 +6,7 @@ rest and keeps it.
 """
 
 from medlocal.run.backend import Backend, LlamaBackend
-from medlocal.run.execute import Control, Progress, Summary, resume_run, start_run
+from medlocal.run.execute import Control, Progress, RunStopped, Summary, resume_run, start_run
 from medlocal.run.grading import Regraded, regrade
 from medlocal.run.spec import RunSpec, make_spec
 
@@ -17,6 +17,7 @@ __all__ = [
     "Progress",
     "Regraded",
     "RunSpec",
+    "RunStopped",
     "Summary",
     "make_spec",
     "regrade",

@@ -86,6 +86,15 @@ class Summary:
     seconds: float
 
 
+class RunStopped(Interrupted):
+    """A run was stopped by its caller; what was answered is kept."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message, hint=f"medlocal run --resume {run_id}")
+        self.run_id = run_id
+        """The run that was stopped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """What the caller hears of a run, and how it stops it."""
@@ -111,7 +120,7 @@ def start_run(
         control: None = nobody watches.
 
     Raises:
-        Interrupted: the caller stopped it; the hint resumes it.
+        RunStopped: the caller stopped it; the hint resumes it.
         MedlocalError: it failed; what was answered is kept.
     """
     identity = backend.identity()
@@ -216,12 +225,16 @@ class _Session:
         engine = self._engine = Engine(decoder, self._tick)
         liveness = self._prove_masks(engine, asker, canary)
         self._started = self._committed = time.perf_counter()
-        for completion in engine.run(requests, limit):
-            job = jobs[completion.request.id]
-            self._take(job, asker.record(job, completion, alive=self._alive))
+        try:
+            for completion in engine.run(requests, limit):
+                job = jobs[completion.request.id]
+                self._take(job, asker.record(job, completion, alive=self._alive))
+        except (Interrupted, KeyboardInterrupt):
+            self._keep_facts(engine, liveness, measured=False)
+            raise
         self._commit()
         self._say("measuring")
-        self._keep_facts(engine, liveness)
+        self._keep_facts(engine, liveness, measured=True)
 
     def _prove_masks(self, engine: Engine, asker: Asker, canary: list[Request]) -> str:
         """Let the canary sing: without it, a mask that silently does nothing would look obeyed."""
@@ -258,10 +271,11 @@ class _Session:
         self._buffer = []
         self._committed = time.perf_counter()
 
-    def _keep_facts(self, engine: Engine, liveness: str) -> None:
+    def _keep_facts(self, engine: Engine, liveness: str, *, measured: bool) -> None:
+        """Keep what the engine used and did; `measured` = there is time to measure its rates."""
         facts = {**self.backend.facts(), **_figures(engine.stats), "liveness": liveness}
         work = engine.stats.prefilled_tokens + engine.stats.decode_rows
-        if work >= _MIN_TOKENS_FOR_EFFICIENCY:
+        if measured and work >= _MIN_TOKENS_FOR_EFFICIENCY:
             facts |= _efficiency(engine)
         facts["peak_memory_bytes"] = peak_memory_bytes()
         before = self.store.run(self.run_id).engine
@@ -294,12 +308,10 @@ class _Session:
             self.run_id, state, counts.jobs, counts.done, counts.reused, counts.errors, seconds
         )
 
-    def _interrupted(self) -> Interrupted:
+    def _interrupted(self) -> RunStopped:
         counts = self.store.counts(self.run_id)
-        return Interrupted(
-            f"run {self.run_id} was stopped; {counts.done} of {counts.jobs} answers are kept",
-            hint=f"medlocal run --resume {self.run_id}",
-        )
+        kept = f"{counts.done} of {counts.jobs} answers are kept"
+        return RunStopped(self.run_id, f"run {self.run_id} was stopped; {kept}")
 
 
 def _figures(stats: EngineStats) -> dict[str, object]:
