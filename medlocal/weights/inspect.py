@@ -266,7 +266,7 @@ def _map(path: Path) -> mmap.mmap:
             _check_beginning(path, file.read(512))
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
-        hint = "check the path, or get the model with `medlocal pull`"
+        hint = "check the path, or get the model with `medlocal models pull`"
         raise MissingError(f"there is no file {path}", hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise MedlocalError(f"{path} cannot be read: {error}") from error

@@ -23,7 +23,8 @@ from tests.weights.gguf_files import CHATML, write_model
 law = settings(max_examples=60, deadline=None)
 
 tokens = st.integers(0, 2)
-tasks = st.builds(Generate, st.integers(1, 8)) | st.builds(
+grammars = st.sampled_from([None, ListGrammar(("A", "B")), ListGrammar(("is: A", "is: B"))])
+tasks = st.builds(Generate, st.integers(1, 8), grammars) | st.builds(
     Score,
     st.lists(st.lists(tokens, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3).map(
         tuple
