@@ -17,14 +17,13 @@ import argparse
 import json
 import platform
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medlocal.catalog import data_root
 from medlocal.engine.constraint import CompiledGrammar, TokenTable
 from medlocal.engine.engine import Engine
-from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel, build_info
+from medlocal.engine.llama import build_info
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import Generate, Request, Score
 from medlocal.evals.formats import FORMATS
@@ -32,15 +31,12 @@ from medlocal.evals.items import load_items
 from medlocal.evals.perturb import apply
 from medlocal.evals.prompts import build_messages, load_prompts
 from medlocal.hub import find_model
-from medlocal.run.asking import Asker
-from medlocal.run.backend import EXACT_ROWS, FAST_ROWS, Needs, choose_cells
+from medlocal.run.asking import Asker, Vocabulary
+from medlocal.run.backend import LlamaBackend, Needs
 from medlocal.run.execute import peak_memory_bytes
 from medlocal.settings import load_settings
-from medlocal.weights.inspect import read_gguf
-from medlocal.weights.template import ChatTemplate, check_bos
 
 NUM_EXAMPLES = 3
-NUM_TEXTS = 24
 
 
 def read_prompts(asker: Asker, language: str, num_questions: int) -> list[tuple[int, ...]]:
@@ -56,7 +52,7 @@ def read_prompts(asker: Asker, language: str, num_questions: int) -> list[tuple[
     return prompts
 
 
-def make_requests(model: LlamaModel, prompts: list[tuple[int, ...]]) -> dict[str, list[Request]]:
+def make_requests(model: Vocabulary, prompts: list[tuple[int, ...]]) -> dict[str, list[Request]]:
     """The three arms."""
     labels = tuple((t,) for text in (b"A", b"B", b"C", b"D") for t in model.tokenize(text))
     table = TokenTable(model.pieces, tuple(sorted(model.ends)), model.tokenize)
@@ -69,22 +65,9 @@ def make_requests(model: LlamaModel, prompts: list[tuple[int, ...]]) -> dict[str
     }
 
 
-def measure_engine(
-    model: LlamaModel, requests: list[Request], mode: str, threads: int
-) -> dict[str, Any]:
-    """Run the requests, then measure the bare rates on the same context."""
-    exact = mode == "exact"
-    options = ContextOptions(
-        num_cells=choose_cells(Needs.of(requests), NUM_TEXTS, 3072 if exact else 8192),
-        num_rows=EXACT_ROWS if exact else FAST_ROWS,
-        num_ids=96,
-        num_threads=threads,
-        num_outputs=EXACT_ROWS,
-        min_rows=2 if exact else 1,
-        num_texts=NUM_TEXTS,
-        kv_type="bf16" if exact else "f16",
-    )
-    decoder = LlamaDecoder(model, options)
+def measure_engine(backend: LlamaBackend, requests: list[Request]) -> dict[str, Any]:
+    """Run the requests as a run does, then measure the bare rates on the same context."""
+    decoder = backend.decoder(Needs.of(requests))
     engine = Engine(decoder)
     limit = max(r.num_cells for r in requests)
     list(engine.run(requests[:3], limit))  # the first batches also pay for pages and threads
@@ -93,10 +76,9 @@ def measure_engine(
     stats = engine.stats
     rates = measure_rates(decoder, sum(len(r.prompt) for r in requests) // len(requests),
                           stats.concurrency)  # fmt: skip
-    decoder.close()
     ideal = rates.ideal_seconds(stats.unique_prompt_tokens, stats.decode_rows)
     return {
-        "mode": mode,
+        "mode": backend.mode,
         "seconds": stats.seconds,
         "total_prompt_tokens": stats.total_prompt_tokens,
         "unique_prompt_tokens": stats.unique_prompt_tokens,
@@ -159,18 +141,18 @@ def main() -> None:
     settings = load_settings()
     path = find_model(arguments.model, settings)
     threads = settings.num_threads
-    info = read_gguf(path)
-    model = LlamaModel(path)
-    bos = partial(check_bos, bos_id=info.bos_id, add_bos=info.wants_bos)
-    asker = Asker(model, ChatTemplate.from_gguf(info), bos)
-    prompts = read_prompts(asker, arguments.language, arguments.questions)
-    arms = make_requests(model, prompts)
-    everything = [r for requests in arms.values() for r in requests]
-    ours = [measure_engine(model, everything, m, threads) for m in arguments.modes.split(",")]
-    model.close()
+    ours: list[dict[str, Any]] = []
+    prompts: list[tuple[int, ...]] = []
+    for mode in arguments.modes.split(","):
+        backend = LlamaBackend(path.stem, path, settings, mode)
+        asker = backend.asker()
+        prompts = read_prompts(asker, arguments.language, arguments.questions)
+        arms = make_requests(asker.vocabulary, prompts)
+        ours.append(measure_engine(backend, [r for some in arms.values() for r in some]))
+        backend.close()
     result = {
         "benchmark": "engine",
-        "model": info.name or path.name,
+        "model": arguments.model,
         "file": path.name,
         "questions": len(prompts),
         "processor": _processor(),

@@ -114,11 +114,6 @@ def _idle_and_total(stat: Path) -> tuple[int, int]:
     return ticks[3] + ticks[4], sum(ticks)
 
 
-def log_lines() -> list[str]:
-    """The last lines of llama.cpp's log."""
-    return [line for _, line in _LOG.lines]
-
-
 def _ggml(name: str) -> ctypes.CDLL:
     folder = Path(_library().__file__).parent / "lib"
     suffix = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
@@ -266,32 +261,15 @@ class LlamaModel:
         return int(_library().llama_vocab_n_tokens(self._vocab))
 
     @cached_property
-    def context_train(self) -> int:
-        """Tokens of context that the model was trained with."""
-        return int(_library().llama_model_n_ctx_train(self._model))
-
-    @cached_property
     def size_bytes(self) -> int:
         """Bytes of all tensors."""
         return int(_library().llama_model_size(self._model))
-
-    @cached_property
-    def description(self) -> str:
-        """Architecture, size and type, as llama.cpp names them."""
-        buffer = ctypes.create_string_buffer(256)
-        _library().llama_model_desc(self._model, buffer, 256)
-        return buffer.value.decode("utf-8", "replace")
 
     @cached_property
     def bos(self) -> int | None:
         """Beginning-of-sequence token; None where the vocabulary has none."""
         token = int(_library().llama_vocab_bos(self._vocab))
         return token if token >= 0 else None
-
-    @cached_property
-    def adds_bos(self) -> bool:
-        """True where the model wants a BOS before every prompt."""
-        return bool(_library().llama_vocab_get_add_bos(self._vocab))
 
     @cached_property
     def ends(self) -> frozenset[int]:
