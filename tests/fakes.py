@@ -96,7 +96,8 @@ class ToyDecoder:
     def decode(self, batch: Batch) -> None:
         limits = self.limits
         assert limits.min_rows <= len(batch) <= limits.num_rows, len(batch)
-        assert sum(batch.outputs) <= limits.num_outputs
+        assert sum(batch.outputs) == batch.num_outputs <= limits.num_outputs
+        assert not batch.num_outputs or batch.num_outputs >= limits.min_rows
         self.num_decoded += len(batch)
         placed = [self._place(batch, row) for row in range(len(batch))]
         self._rows = {}

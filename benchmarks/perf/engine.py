@@ -4,7 +4,10 @@
 free and grammar. Two figures, measured in this process on the same model:
 
     efficiency   ideal ÷ actual time, ideal = distinct prompt tokens ÷ prompt rate
-                 + generated tokens ÷ generation rate at the concurrency used
+                 + generated tokens ÷ generation rate at the concurrency used; the prompt rate is
+                 that of one prompt of mean length. Most distinct tokens stand deeper, behind the
+                 shared prefix, where attention costs more: `efficiency_at_depth` takes the rate of a
+                 prompt whose mean depth is theirs
     ratio        the same work with llama-cpp-python's `Llama`, one arm over all questions after
                  another as a user would script it, ÷ our time
 
@@ -26,6 +29,7 @@ from medlocal.engine.engine import Engine
 from medlocal.engine.llama import build_info
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import Generate, Request, Score
+from medlocal.engine.tree import build_tree
 from medlocal.evals.formats import FORMATS
 from medlocal.evals.items import load_items
 from medlocal.evals.perturb import apply
@@ -74,9 +78,11 @@ def measure_engine(backend: LlamaBackend, requests: list[Request]) -> dict[str, 
     done = list(engine.run(requests, limit))
     assert len(done) == len(requests)
     stats = engine.stats
-    rates = measure_rates(decoder, sum(len(r.prompt) for r in requests) // len(requests),
-                          stats.concurrency)  # fmt: skip
+    length = sum(len(r.prompt) for r in requests) // len(requests)
+    rates = measure_rates(decoder, length, stats.concurrency)
+    deep = measure_rates(decoder, 2 * mean_depth(requests), stats.concurrency)
     ideal = rates.ideal_seconds(stats.unique_prompt_tokens, stats.decode_rows)
+    ideal_at_depth = deep.ideal_seconds(stats.unique_prompt_tokens, stats.decode_rows)
     return {
         "mode": backend.mode,
         "seconds": stats.seconds,
@@ -88,8 +94,17 @@ def measure_engine(backend: LlamaBackend, requests: list[Request]) -> dict[str, 
         "prompt_rate": rates.prompt,
         "generation_rate": rates.generation,
         "efficiency": ideal / stats.seconds,
+        "prompt_rate_at_depth": deep.prompt,
+        "efficiency_at_depth": ideal_at_depth / stats.seconds,
         "share_outside_model": 1 - stats.decode_seconds / stats.seconds,
     }
+
+
+def mean_depth(requests: list[Request]) -> int:
+    """How many tokens stand before a distinct prompt token, on average."""
+    tree = build_tree(list({r.prompt: None for r in requests}))
+    depths = sum((node.start + node.end - 1) / 2 * node.length for node in tree.nodes)
+    return round(depths / tree.num_tokens)
 
 
 def measure_peer(path: Path, prompts: list[tuple[int, ...]], threads: int) -> dict[str, float]:
@@ -185,8 +200,8 @@ def _print(result: dict[str, Any]) -> None:
     print(f"{result['questions']} questions × 3 arms, {result['file']}, {result['processor']}, "
           f"{result['threads']} threads")  # fmt: skip
     names = ("mode", "seconds", "unique_prompt_tokens", "total_prompt_tokens", "generated_tokens",
-             "concurrency", "prompt_rate", "generation_rate", "efficiency", "share_outside_model",
-             "ratio_to_high_level")  # fmt: skip
+             "concurrency", "prompt_rate", "generation_rate", "efficiency", "prompt_rate_at_depth",
+             "efficiency_at_depth", "share_outside_model", "ratio_to_high_level")  # fmt: skip
     for name in names:
         values = [row.get(name) for row in result["engine"]]
         shown = [f"{v:12,.3f}" if isinstance(v, float) else f"{v!s:>12}" for v in values]

@@ -16,6 +16,7 @@ Every open node of the tree and every generated text has a sequence id of its ow
     copying its parent's id (which moves no data), and a text by copying that of its prompt.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -43,7 +44,8 @@ class Limits:
     num_outputs: int
     """Rows of one batch whose logits may be wanted."""
     min_rows: int = 1
-    """A smaller batch is padded: one row alone takes another kernel, with other last bits."""
+    """Fewer rows, or fewer rows whose logits are wanted, are padded: few rows take another kernel,
+    with other last bits. At most `num_rows` and `num_outputs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,25 @@ class Batch:
         self.outputs.append(output)
         self.num_outputs += output
         return len(self.tokens) - 1
+
+
+def pad(batch: Batch, limits: Limits) -> bool:
+    """Fill a batch up to `min_rows`, in rows and, unless none are wanted, in outputs.
+
+    The last layers are computed for the wanted rows only, so that these must be enough as well.
+
+    Returns:
+        True where rows of the sequence PADDING were added: the caller removes it afterwards.
+    """
+    num_missing = max(0, limits.min_rows - len(batch))
+    for position in range(num_missing):
+        batch.add(batch.tokens[0], position, [PADDING], False)
+    if batch.num_outputs:
+        spare = (row for row, wanted in enumerate(batch.outputs) if not wanted)
+        for row in itertools.islice(spare, max(0, limits.min_rows - batch.num_outputs)):
+            batch.outputs[row] = True
+            batch.num_outputs += 1
+    return num_missing > 0
 
 
 class Decoder(Protocol):

@@ -21,6 +21,7 @@ from medlocal.engine.batching import (
     Decoder,
     Epoch,
     Prefill,
+    pad,
     plan_epochs,
 )
 from medlocal.engine.sequence import (
@@ -228,12 +229,10 @@ class Engine:
 
     def _decode(self, batch: Batch, num_text_rows: int) -> None:
         """Compute a batch, padded where a small one would take another kernel."""
-        num_padding = max(0, self.decoder.limits.min_rows - len(batch))
-        for position in range(num_padding):
-            batch.add(batch.tokens[0], position, [PADDING], False)
+        is_padded = pad(batch, self.decoder.limits)
         started = time.perf_counter()
         self.decoder.decode(batch)
-        if num_padding:
+        if is_padded:
             self.decoder.remove(PADDING)
         self.stats.decode_seconds += time.perf_counter() - started
         self.stats.num_batches += 1

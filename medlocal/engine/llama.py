@@ -35,11 +35,16 @@ _DEBUG, _ERROR = 1, 4
 
 
 KV_TYPES = {"f16": 1, "bf16": 30}
-"""Names of KV types and ggml's numbers for them.
+"""Names of KV types and ggml's numbers for them."""
 
-On a CPU, llama.cpp's attention has one kernel for BF16, whatever the number of rows, and several for
-F16, whose last bits differ. The BF16 one is also 2 to 3 times faster than the F16 one of small
-batches (13 against 4 µs per token and cell of SmolLM2-135M on a Xeon with AVX-512 BF16)."""
+ONE_KERNEL = ("bf16", "f16")
+"""Types of keys and values for which llama.cpp's attention on a CPU has one kernel whatever the batch.
+
+Where both have one type, batches of 64 rows and more take another kernel and single rows a third,
+with other last bits. The kernel for unequal types adds up cell by cell, in the order of the cells,
+and skips masked ones: a result depends neither on the batch nor on what lies in other cells. BF16
+keys use the processor's own dot product; F16 values are added without being converted (BF16 values
+took 15 % more time for a whole run)."""
 
 
 class _Log:
@@ -184,11 +189,11 @@ class ContextOptions:
     num_outputs: int
     """Rows of one call whose logits may be wanted."""
     min_rows: int = 1
-    """Smaller batches are padded to this."""
+    """See `Limits.min_rows`."""
     num_texts: int = 32
     """Texts generated side by side."""
-    kv_type: str = "f16"
-    """`f16`, or `bf16`: see `KV_TYPES`."""
+    kv_types: tuple[str, str] = ("f16", "f16")
+    """Of keys and of values, names in `KV_TYPES`; see `ONE_KERNEL`."""
 
     @property
     def limits(self) -> Limits:
@@ -385,7 +390,7 @@ class LlamaDecoder:
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         # A cache of its own per sequence aborts the process on a partial copy.
         params.kv_unified = True
-        params.type_k = params.type_v = KV_TYPES[options.kv_type]
+        params.type_k, params.type_v = (KV_TYPES[name] for name in options.kv_types)
         params.no_perf = True
         return params
 
@@ -456,7 +461,7 @@ class LlamaDecoder:
             "micro_batch": lib.llama_n_ubatch(self._context),
             "threads": lib.llama_n_threads_batch(self._context),
             "flash_attention": bool(_LOG.search(r"flash_attn\s*=\s*enabled")),
-            "kv_type": self.options.kv_type,
+            "kv_types": list(self.options.kv_types),
         }
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-from medlocal.engine.batching import NUM_RESERVED_IDS, PADDING, Batch, Decoder
+from medlocal.engine.batching import NUM_RESERVED_IDS, PADDING, Batch, Decoder, pad
 
 _TOKEN = 100
 """Any token will do: the arithmetic is the same for all."""
@@ -84,10 +84,8 @@ def _generate(decoder: Decoder, length: int, num_texts: int, num_steps: int = 8)
 def _compute(decoder: Decoder, batch: Batch) -> None:
     """Compute a batch, padded as a run's are; look at it, else a GPU would still be at work."""
     last = len(batch) - 1
-    num_padding = max(0, decoder.limits.min_rows - len(batch))
-    for position in range(num_padding):
-        batch.add(_TOKEN, position, [PADDING], False)
+    is_padded = pad(batch, decoder.limits)
     decoder.decode(batch)
-    if num_padding:
+    if is_padded:
         decoder.remove(PADDING)
     decoder.logits(last)

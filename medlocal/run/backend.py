@@ -23,8 +23,7 @@ from medlocal.weights.template import ChatTemplate, check_bos
 if TYPE_CHECKING:
     from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel
 
-EXACT_ROWS = 60
-"""From 64 rows on, llama.cpp's attention on a CPU takes another kernel for some KV types."""
+EXACT_ROWS = 240
 FAST_ROWS = 512
 _KV_TYPE_BYTES = 2
 
@@ -116,13 +115,16 @@ class LlamaBackend:
         return file_sha256(self.path, self.progress, self.settings.home / "hashes.json")
 
     @cached_property
-    def mode(self) -> str:
-        """`exact` or `fast`."""
+    def has_gpu(self) -> bool:
+        """True where llama.cpp sees a GPU."""
         from medlocal.engine import llama
 
-        if self.wanted_mode:
-            return self.wanted_mode
-        return "fast" if any(d.kind == "gpu" for d in llama.devices()) else "exact"
+        return any(device.kind == "gpu" for device in llama.devices())
+
+    @cached_property
+    def mode(self) -> str:
+        """`exact` or `fast`."""
+        return self.wanted_mode or ("fast" if self.has_gpu else "exact")
 
     @property
     def is_exact(self) -> bool:
@@ -135,14 +137,24 @@ class LlamaBackend:
         return EXACT_ROWS if self.is_exact else FAST_ROWS
 
     @property
-    def kv_type(self) -> str:
-        """BF16 in exact mode: one kernel for any batch, and the type most models are trained in."""
-        return "bf16" if self.is_exact else "f16"
+    def kv_types(self) -> tuple[str, str]:
+        """Of keys and values: in exact mode on a CPU, those with one attention kernel."""
+        from medlocal.engine.llama import ONE_KERNEL
+
+        # A GPU has no kernel for unequal types and would leave the attention to the CPU.
+        return ONE_KERNEL if self.is_exact and not self.has_gpu else ("f16", "f16")
 
     @property
     def repacks(self) -> bool:
         """Repacked K-quants give other bits when a prompt is split elsewhere."""
-        return not (self.is_exact and self.info.has_k_quants)
+        return not (self.is_exact and self.info.has_super_blocks)
+
+    @property
+    def min_rows(self) -> int:
+        """Rows from which on llama.cpp takes one kernel for the matrix products on a CPU."""
+        if not self.is_exact:
+            return 1
+        return 8 if self.info.has_super_blocks else 2
 
     def check(self) -> None:
         """Read the header and the template, before any job is planned.
@@ -166,7 +178,7 @@ class LlamaBackend:
             "mode": self.mode,
             "micro_batch": self.num_rows,
             "repack": self.repacks,
-            "kv_type": self.kv_type,
+            "kv_types": list(self.kv_types),
             "sampling": "greedy",
             "asking": ASKING_VERSION,
         }
@@ -211,10 +223,10 @@ class LlamaBackend:
             num_rows=self.num_rows,
             num_ids=96 if self.is_exact else 192,
             num_threads=self.settings.num_threads,
-            num_outputs=EXACT_ROWS if self.is_exact else 192,
-            min_rows=2 if self.is_exact else 1,
+            num_outputs=96 if self.is_exact else 192,
+            min_rows=self.min_rows,
             num_texts=num_texts,
-            kv_type=self.kv_type,
+            kv_types=self.kv_types,
         )
 
     def facts(self) -> dict[str, object]:

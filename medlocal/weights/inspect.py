@@ -89,9 +89,9 @@ class GGUFInfo:
         return num_bytes.most_common(1)[0][0] if num_bytes else None
 
     @property
-    def has_k_quants(self) -> bool:
-        """True where any tensor is K-quantised: llama.cpp's repacking then changes results."""
-        return any(tensor.type.endswith("_K") for tensor in self.tensors)
+    def has_super_blocks(self) -> bool:
+        """True where any tensor is quantised in blocks of 256, as K- and I-quants are."""
+        return any(t.type.endswith("_K") or t.type.startswith("IQ") for t in self.tensors)
 
     @property
     def context_length(self) -> int:

@@ -1,8 +1,10 @@
 """The engine on real llama.cpp and the real demo model."""
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +13,22 @@ import pytest
 from medlocal.catalog import data_root
 from medlocal.engine.constraint import CompiledGrammar, TokenTable
 from medlocal.engine.engine import Engine
-from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel, build_info, devices
+from medlocal.engine.llama import (
+    ONE_KERNEL,
+    ContextOptions,
+    LlamaDecoder,
+    LlamaModel,
+    build_info,
+    devices,
+)
 from medlocal.engine.sequence import Completion, Generate, Request, Score
 from medlocal.evals.formats import FORMATS
 from medlocal.evals.items import load_items
 from medlocal.evals.perturb import apply
 from medlocal.evals.prompts import build_messages, load_prompts
 from medlocal.run.asking import Asker
+from medlocal.run.backend import EXACT_ROWS, LlamaBackend, Needs
+from medlocal.settings import Settings
 from medlocal.weights.inspect import read_gguf
 from medlocal.weights.template import ChatTemplate, check_bos
 
@@ -25,11 +36,16 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 NUM_PROMPTS = 100
 EXACT = ContextOptions(
-    num_cells=2048, num_rows=60, num_ids=96, num_threads=2, num_outputs=60, min_rows=2, num_texts=24
+    num_cells=2048,
+    num_rows=EXACT_ROWS,
+    num_ids=96,
+    num_threads=2,
+    num_outputs=96,
+    min_rows=2,
+    num_texts=24,
+    kv_types=ONE_KERNEL,
 )
-ALONE = ContextOptions(
-    num_cells=1024, num_rows=60, num_ids=8, num_threads=2, num_outputs=60, min_rows=2, num_texts=1
-)
+ALONE = replace(EXACT, num_cells=1024, num_ids=8, num_texts=1)
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +178,41 @@ def test_llama_cpp_writes_nothing_to_the_terminal(demo_model: Path) -> None:
     )
     assert done.stdout == b""
     assert done.stderr == b""
+
+
+def requantised(source: Path, target: Path, file_type: int) -> Path:
+    """The demo model in another weight type, by llama.cpp's own quantiser."""
+    import llama_cpp
+
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize, options.nthread = file_type, True, 2
+    done = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(options)
+    )
+    assert done == 0
+    return target
+
+
+@pytest.mark.parametrize(("name", "file_type"), [("Q8_0", 7), ("Q4_K_M", 15), ("BF16", 32)])
+def test_exact_mode_holds_for_weights_with_other_kernels(
+    demo_model: Path,
+    prompts: list[tuple[int, ...]],
+    label_tokens: tuple[tuple[int, ...], ...],
+    tmp_path: Path,
+    name: str,
+    file_type: int,
+) -> None:
+    """What is asked together equals what is asked alone: scores of 12 prompts, and 4 texts."""
+    path = requantised(demo_model, tmp_path / f"{name}.gguf", file_type)
+    requests = [Request(i, p, Score(label_tokens)) for i, p in enumerate(prompts[:12])]
+    requests += [Request(100 + i, p, Generate(16)) for i, p in enumerate(prompts[:4])]
+    backend = LlamaBackend(name, path, Settings(home=tmp_path, threads=2), "exact")
+    backend.asker()
+    engine = Engine(backend.decoder(Needs.of(requests)))
+    together = {c.request.id: c for c in engine.run(requests, 1024)}
+    for request in requests:
+        (alone,) = engine.run([request], 1024)
+        beside = together[request.id]
+        assert (alone.tokens, alone.logprobs) == (beside.tokens, beside.logprobs)
+        assert alone.scores == beside.scores
+    backend.close()

@@ -152,8 +152,19 @@ class TestLlamaBackend:
         machine.append(GPU)
         assert a_backend(path, wanted_mode=mode).mode == mode
 
-    def test_an_exact_batch_stays_below_the_kernel_that_rounds_otherwise(self) -> None:
-        assert EXACT_ROWS < 64
+    def test_exact_mode_on_a_processor_keeps_keys_and_values_in_unequal_types(
+        self, path: Path, machine: list[Device]
+    ) -> None:
+        keys, values = a_backend(path, wanted_mode="exact").kv_types
+        assert keys != values
+        machine.append(GPU)
+        assert a_backend(path, wanted_mode="exact").kv_types == ("f16", "f16")
+
+    def test_an_exact_batch_of_a_k_quantised_model_has_eight_rows_at_least(
+        self, path: Path
+    ) -> None:
+        assert a_backend(path, wanted_mode="exact").min_rows == 8
+        assert a_backend(path, wanted_mode="fast").min_rows == 1
 
     def test_k_quants_are_repacked_in_fast_mode_only(self, path: Path) -> None:
         assert not a_backend(path, wanted_mode="exact").repacks
@@ -174,9 +185,9 @@ class TestLlamaBackend:
             "system": "AVX2 = 1",
             "devices": ["some processor"],
             "mode": "exact",
-            "micro_batch": 60,
+            "micro_batch": 240,
             "repack": False,
-            "kv_type": "bf16",
+            "kv_types": ["bf16", "f16"],
             "sampling": "greedy",
             "asking": ASKING_VERSION,
         }

@@ -122,13 +122,13 @@ def test_counts_parameters_and_bits(model: GGUFInfo) -> None:
 
 
 def test_main_quantisation_is_the_type_that_holds_most_bytes(model: GGUFInfo) -> None:
-    assert (model.main_quantisation, model.has_k_quants) == ("Q4_K", True)
+    assert (model.main_quantisation, model.has_super_blocks) == ("Q4_K", True)
 
 
 def test_q8_0_is_no_k_quant(write: Write) -> None:
     info = read_gguf(write(gguf_bytes(tensors=[tensor("a", [32], Q8_0)], num_data=34)))
 
-    assert (info.main_quantisation, info.has_k_quants) == ("Q8_0", False)
+    assert (info.main_quantisation, info.has_super_blocks) == ("Q8_0", False)
 
 
 @pytest.mark.parametrize(
