@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Model = Annotated[str, typer.Argument(help="Id of a model card.")]
+ModelOrPath = Annotated[str, typer.Argument(help="Id of a model card, or path to a GGUF.")]
 
 
 @app.command("list")
@@ -44,10 +45,14 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show_model(model: Model, as_json: AsJson = False) -> None:
+def show_model(model: ModelOrPath, as_json: AsJson = False) -> None:
     """Show all that is known of a model, and where it was read."""
     from medlocal.catalog import model_card
+    from medlocal.hub import is_path
 
+    if is_path(model):
+        _print_file(_file_values(model), as_json=as_json)
+        return
     values = _values(model_card(model), settings())
     if as_json:
         print_json(values)
@@ -73,17 +78,56 @@ def pull(model: Model, as_json: AsJson = False, offline: Offline = False) -> Non
 
 
 @app.command("verify")
-def verify(model: Model, as_json: AsJson = False) -> None:
-    """Hash a model's files again and compare with its card and with what was pulled."""
-    from medlocal.catalog import model_card
-    from medlocal.hub import verify_model
+def verify(model: ModelOrPath, as_json: AsJson = False) -> None:
+    """Hash a model's files again and compare with its card and with what was pulled.
 
+    A GGUF given by its path has nothing to be compared with: its header is checked and its checksum
+    printed.
+    """
+    from medlocal.catalog import model_card
+    from medlocal.hub import is_path, verify_model
+
+    if is_path(model):
+        _print_file(_file_values(model), as_json=as_json)
+        return
     with transfer_bar() as progress:
         verified = verify_model(model_card(model), settings(), progress)
     if as_json:
         print_json({**asdict(verified), "path": str(verified.path)})
     else:
         print(f"{verified.id}: as expected, sha256 {verified.sha256}")
+
+
+def _file_values(model: str) -> dict[str, Any]:
+    """What a GGUF's own header says, and its checksum.
+
+    Raises:
+        MissingError, RefusedError: there is no such file, or its header is not sound.
+    """
+    from medlocal.hub import file_sha256, find_model
+    from medlocal.weights.inspect import read_gguf
+
+    path = find_model(model, settings())
+    info = read_gguf(path)
+    with transfer_bar() as progress:
+        sha256 = file_sha256(path, progress)
+    return {
+        "path": str(path),
+        "bytes": info.size,
+        "sha256": sha256,
+        "architecture": info.architecture,
+        "quantisation": info.main_quantisation,
+        "parameters": info.num_parameters,
+        "context_length": info.context_length,
+        "has_chat_template": bool(info.chat_template),
+    }
+
+
+def _print_file(values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        print_facts({k: _cell(v) for k, v in values.items()})
 
 
 def _values(card: "ModelCard", here: "Settings") -> dict[str, Any]:

@@ -6,7 +6,13 @@ The only package that may use the network, and it does so in `pull_model` alone.
 from medlocal.files import Progress, file_sha256
 from medlocal.hub.huggingface import HubClient, HuggingFace, Listing, RemoteFile
 from medlocal.hub.pull import pull_model
-from medlocal.hub.receipts import PulledModel, find_model, pulled_model, verify_model
+from medlocal.hub.receipts import (
+    PulledModel,
+    find_model,
+    is_path,
+    pulled_model,
+    verify_model,
+)
 
 __all__ = [
     "HubClient",
@@ -17,6 +23,7 @@ __all__ = [
     "RemoteFile",
     "file_sha256",
     "find_model",
+    "is_path",
     "pull_model",
     "pulled_model",
     "verify_model",

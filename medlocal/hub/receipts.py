@@ -89,7 +89,7 @@ def find_model(name_or_path: str, settings: Settings) -> Path:
         UsageError: no model is called so, or the path is a folder.
         MissingError: the file is not there, or the model is not pulled, or it is a checkpoint.
     """
-    if _is_path(name_or_path):
+    if is_path(name_or_path):
         return _existing_file(name_or_path)
     card = model_card(name_or_path)
     pulled = pulled_model(card, settings)
@@ -217,7 +217,8 @@ def _verify_file(card: ModelCard, path: Path, expected: str, progress: Progress)
             raise checksum_error(path, wanted, found, f"remove the file, then {pull_hint(card)}")
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """True where a user's word for a model is a path, not the id of a card."""
     return os.sep in text or text.endswith(".gguf")
 
 
