@@ -19,7 +19,9 @@ from medlocal.errors import MissingError, UsageError, unknown_name
 
 T = TypeVar("T")
 
-Language = Literal["en", "es"]
+Language = Literal["en", "es", "fr", "it"]
+
+MAX_SHOTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,53 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
+class ShippedItems:
+    """A file of questions in the project's own form that comes with medlocal."""
+
+    kind: ClassVar[str] = "shipped"
+    file: str
+    """Relative to the folder `benchmarks/`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubItems:
+    """A data set of the Hugging Face Hub."""
+
+    kind: ClassVar[str] = "hub"
+    repo: str
+    """Repository id, "owner/name"."""
+    revision: str
+    """Commit, tag or branch; "" = not known: `main` is used and the commit it was is recorded."""
+    files: tuple[str, ...]
+    """Glob patterns over the repository's paths."""
+    reader: str
+    """What makes items of its rows: a name in `data.readers.READERS`."""
+    configs: tuple[str, ...]
+    """Configurations to read."""
+    config_languages: tuple[Language, ...]
+    """The language of each configuration."""
+    columns: tuple[str, ...]
+    """Columns that the reader needs."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ValueError(f"repo must be owner/name, not {self.repo!r}")
+        for name in ("files", "configs", "columns"):
+            _require_names(name, getattr(self, name))
+        if len(self.configs) != len(self.config_languages):
+            raise ValueError("configs and config_languages differ in length")
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedItems:
+    """A user's own questions, imported from a file; there is nothing to pull again."""
+
+    kind: ClassVar[str] = "imported"
+    file: str
+    """The file that they came from, as the user wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetCard:
     """What is known of a data set before it is read."""
 
@@ -112,12 +161,20 @@ class DatasetCard:
     title: str
     languages: tuple[Language, ...]
     split: str
+    """What is asked, as the Hub calls it."""
     licence: str
     citation: str
     num_items: int
-    """Items expected in each language."""
-    file: str
-    """Relative to the folder `benchmarks/`."""
+    """Items expected in each language of the split, those that cannot be asked left out."""
+    source: ShippedItems | HubItems | ImportedItems
+    num_excluded: int = 0
+    """Records expected in each language of the split that cannot be asked."""
+    licence_read: str = ""
+    """Where the licence was read; "" = it is the set's own."""
+    examples: tuple[str, ...] = ()
+    """Splits that few-shot examples are taken from."""
+    defects: tuple[str, ...] = ()
+    """What is wrong with the set, and what is done about it."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -138,10 +195,18 @@ class SuiteCard:
     formats: tuple[str, ...]
     arms: tuple[str, ...]
     variants: tuple[str, ...] = ("original",)
+    sample: int = 0
+    """Items drawn over all data sets and languages, stratified; 0 = all."""
+    paired: bool = False
+    """True: only items that stand in every language asked."""
+    shots: int = 0
+    """Few-shot examples before each question, 0 to 5."""
 
     def __post_init__(self) -> None:
         for name in ("datasets", "languages", "prompts", "formats", "arms", "variants"):
             _require_names(name, getattr(self, name))
+        _require_range("shots", self.shots, MAX_SHOTS)
+        _require_range("sample", self.sample, 10**9)
 
 
 def data_root(package: Path | None = None) -> Path:
@@ -300,6 +365,11 @@ def _wrong(where: str, key: str, expected: str, value: object) -> UsageError:
 def _require_sha256(key: str, value: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{64}", value):
         raise ValueError(f"{key} must be 64 hexadecimal digits in lower case, not {value!r}")
+
+
+def _require_range(key: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{key} must be from 0 to {most}, not {value}")
 
 
 def _require_positive(key: str, value: int) -> None:

@@ -45,6 +45,11 @@ class Settings:
         return self.home / "models"
 
     @cached_property
+    def data_dir(self) -> Path:
+        """One folder per data set that was pulled or imported."""
+        return self.home / "data"
+
+    @cached_property
     def reports_dir(self) -> Path:
         """Markdown reports, one per run."""
         return self.home / "reports"

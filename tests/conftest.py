@@ -38,3 +38,19 @@ def workspace(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch)
     (home / "models" / DEMO).symlink_to(demo_model.parent, target_is_directory=True)
     monkeypatch.setenv("MEDLOCAL_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of original data sets, which `MEDLOCAL_SHARED_DATA` names or lies beside us.
+
+    Where it is not there the test is skipped; where the variable names a folder that is not there,
+    it fails.
+    """
+    named = os.environ.get("MEDLOCAL_SHARED_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if named:
+        assert folder.is_dir(), f"MEDLOCAL_SHARED_DATA names {folder}, which is no folder"
+    elif not folder.is_dir():
+        pytest.skip(f"the original data sets are not here: {folder}")
+    return folder

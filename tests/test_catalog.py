@@ -12,6 +12,7 @@ from medlocal.catalog import (
     HubSource,
     ModelCard,
     PathSource,
+    ShippedItems,
     SuiteCard,
     WheelSource,
     data_root,
@@ -170,8 +171,8 @@ def test_missing_keys_are_named_together(tmp_path: Path) -> None:
     [
         ('name = "Tiny"', "name = 3", "name must be a string, not 3"),
         ('["en", "es"]', '"en"', "languages must be a list, not 'en'"),
-        ('["en", "es"]', '["en", "fr"]', "languages must be one of en, es, not 'fr'"),
-        ('["en", "es"]', "[1]", "languages must be one of en, es, not 1"),
+        ('["en", "es"]', '["en", "pt"]', "languages must be one of en, es, fr, it, not 'pt'"),
+        ('["en", "es"]', "[1]", "languages must be one of en, es, fr, it, not 1"),
         ('"clinical"', '"medical"', "role must be one of general, clinical, not 'medical'"),
         ('["*.safetensors"]', "[true]", "files must be a string, not True"),
         ('["*.safetensors"]', "[]", "files must name at least one"),
@@ -257,7 +258,14 @@ def test_what_is_written_is_read_back(
 
     card = read_suite(tmp_path_factory.mktemp("suite"), text)
 
-    expected = {**values, "id": "tiny", "variants": ["original"]}
+    expected = {
+        **values,
+        "id": "tiny",
+        "variants": ["original"],
+        "sample": 0,
+        "paired": False,
+        "shots": 0,
+    }
     assert json.loads(json.dumps(asdict(card))) == expected
 
 
@@ -315,7 +323,8 @@ def test_the_starter_set_is_there_in_both_languages() -> None:
     card = dataset_card("starter")
 
     assert (card.languages, card.num_items, card.licence) == (("en", "es"), 128, "CC0-1.0")
-    assert (data_root() / "benchmarks" / card.file).is_file()
+    assert isinstance(card.source, ShippedItems)
+    assert (data_root() / "benchmarks" / card.source.file).is_file()
 
 
 def test_every_suite_names_data_sets_that_exist() -> None:
@@ -382,9 +391,11 @@ def test_the_ids_of_data_sets_are_the_names_of_their_folders(
     folder.mkdir(parents=True)
     (folder / "card.toml").write_text(
         'title = "Mine"\nlanguages = ["es"]\nsplit = "test"\nlicence = "unknown"\n'
-        'citation = ""\nnum_items = 2\nfile = "mine/items.jsonl"\n'
+        'citation = ""\nnum_items = 2\n[source]\nkind = "shipped"\nfile = "mine/items.jsonl"\n'
     )
     monkeypatch.setattr(catalog, "data_root", lambda: tmp_path)
 
-    expected = DatasetCard("mine", "Mine", ("es",), "test", "unknown", "", 2, "mine/items.jsonl")
+    expected = DatasetCard(
+        "mine", "Mine", ("es",), "test", "unknown", "", 2, ShippedItems("mine/items.jsonl")
+    )
     assert dataset_cards() == {"mine": expected}

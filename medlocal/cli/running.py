@@ -51,6 +51,12 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Questions per data set and language; default: all.")
     ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Few-shot examples before each question, 0 to 5.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a suite's sample and of the choice of examples.")
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +85,8 @@ def run(
 
     here = settings(offline=offline)
     if resume is not None:
-        others = (suite, model, languages, formats, arms, prompts, datasets, limit, mode, context)
-        if any(value is not None for value in others):
+        others = (suite, model, languages, formats, arms, prompts, datasets, limit, shots, seed)
+        if any(value is not None for value in (*others, mode, context)):
             raise UsageError("--resume takes everything else from the run", hint="leave it out")
         _resume(here, resume, as_json=as_json)
         return
@@ -98,9 +104,14 @@ def run(
         prompts=_names(prompts),
         datasets=_names(datasets),
         limit=limit,
+        shots=shots,
+        seed=seed,
         mode=mode,
         context=context,
+        settings=here,
     )
+    for name in spec.not_here:
+        narrate(f"left out, because it is not here: {name}; `medlocal data pull {name}` gets it")
     _start(here, spec, as_json=as_json)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from medlocal.errors import MissingError, UsageError, unknown_name
 
 LETTERS = "ABCDEFGHIJ"
-LANGUAGES = ("en", "es")
+LANGUAGES = ("en", "es", "fr", "it")
+"""Of items. Prompts and answer formats exist for the first two."""
 
 _LINE_KEYS = ("id", "subject", "vignette", "difficulty", "gold", *LANGUAGES)
 _TEXT_KEYS = ("stem", "options", "rationale")

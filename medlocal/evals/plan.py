@@ -8,8 +8,7 @@ answer comes in as an opaque `identity`.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -42,8 +41,8 @@ class PlanRequest:
     """Names in `ARMS`; pairs with a format that make no sense are left out, see `skipped_pairs`."""
     variants: tuple[str, ...] = ("original",)
     """Names of perturbations."""
-    examples: tuple[Item, ...] = ()
-    """Questions shown unperturbed, with their gold answers, before each question of their language."""
+    examples: Callable[[Item], Sequence[Item]] = lambda _: ()
+    """Questions shown unperturbed, with their gold answers, before an item."""
     seed: int = 0
     """Another seed gives other draws to the perturbations that draw."""
 
@@ -93,7 +92,7 @@ def plan_jobs(
 
     Raises:
         UsageError: a name is unknown, something is empty, an arm fits no format, an item has no
-            prompt in its language, or the examples do not fit the items.
+            prompt in its language, or an item's examples do not fit it.
     """
     chosen = tuple(items)
     forms = _forms(request)
@@ -102,8 +101,8 @@ def plan_jobs(
     if not request.variants:
         raise UsageError("no variant is asked for", hint='"original" is the unperturbed one')
     _check_prompts(request, chosen)
-    _check_examples(request, chosen)
-    return _jobs(request, chosen, forms, identity)
+    asked = [(item, _examples(request, item)) for item in chosen]
+    return _jobs(request, asked, forms, identity)
 
 
 def skipped_pairs(formats: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -182,14 +181,13 @@ def job_key(
 
 def _jobs(
     request: PlanRequest,
-    items: Sequence[Item],
+    asked: Sequence[tuple[Item, Sequence[Item]]],
     forms: Sequence[tuple[Format, Sequence[str]]],
     identity: Mapping[str, object],
 ) -> Iterator[Job]:
-    examples = [apply(item) for item in request.examples]
-    for item in items:
+    for item, examples in asked:
         prompts = [p for p in dict.fromkeys(request.prompts) if p.language == item.language]
-        shown = tuple(example for example in examples if example.item.language == item.language)
+        shown = tuple(apply(example) for example in examples)
         for variant, prompt, (form, arms) in product(_variants(request, item), prompts, forms):
             messages = build_messages(variant, prompt, form, shown)
             described = _describe(form, variant, prompt.language)
@@ -247,20 +245,17 @@ def _check_prompts(request: PlanRequest, items: Sequence[Item]) -> None:
             )
 
 
-def _check_examples(request: PlanRequest, items: Sequence[Item]) -> None:
-    """Refuse examples that give an answer away or that make the languages incomparable."""
-    groups = {example.group for example in request.examples}
-    for item in items:
-        if item.group in groups:
+def _examples(request: PlanRequest, item: Item) -> Sequence[Item]:
+    """An item's examples; refused where they give its answer away or speak another language."""
+    examples = request.examples(item)
+    for example in examples:
+        if example.group == item.group:
             raise UsageError(
                 f"item {item.group!r} is both asked and shown as an example",
                 hint="take the examples from another split",
             )
-    per_language = Counter(example.language for example in request.examples)
-    numbers = {item.language: per_language[item.language] for item in items}
-    if len(set(numbers.values())) > 1:
-        counted = ", ".join(f"{language} {number}" for language, number in numbers.items())
-        raise UsageError(
-            f"the languages have unequal numbers of examples: {counted}",
-            hint="give each language of the items as many",
-        )
+        if example.language != item.language:
+            raise UsageError(
+                f"item {item.group!r} is in {item.language!r}, its example in {example.language!r}"
+            )
+    return examples

@@ -76,7 +76,7 @@ class HuggingFace:
             allow_patterns=list(source.files),
             local_dir=folder,
             endpoint=self.endpoint,
-            tqdm_class=_bar_type(f"fetching {source.repo}", progress),
+            tqdm_class=bar_type(f"fetching {source.repo}", progress),
         )
 
 
@@ -185,7 +185,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-def _bar_type(description: str, progress: Progress) -> Any:
+def bar_type(description: str, progress: Progress) -> Any:
     """A progress bar class for huggingface_hub that draws nothing and tells `progress`."""
     from huggingface_hub.utils import tqdm
 

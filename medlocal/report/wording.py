@@ -9,7 +9,7 @@ from medlocal.evals.stats import Rate
 
 ABSENT = "–"
 """Where a value does not apply or could not be computed."""
-LANGUAGES = {"en": "English", "es": "Spanish"}
+LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian"}
 
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs"})
 

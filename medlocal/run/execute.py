@@ -4,12 +4,14 @@ Results are committed in small batches while the model works, so that a run kill
 loses at most the batch in flight and continues from there. Nothing here prints.
 """
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from medlocal.engine.engine import Engine
 from medlocal.engine.rates import measure_rates
@@ -19,7 +21,7 @@ from medlocal.evals.plan import PlanRequest, plan_jobs, take
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
 from medlocal.run.grading import grade, to_stored
-from medlocal.run.spec import RunSpec, chosen_prompts, read_items
+from medlocal.run.spec import RunSpec, chosen_prompts, examples_of, read_items
 from medlocal.store import FINISH_ERROR, Record, RunState, Store, StoredJob
 
 _COMMIT_SECONDS = 1.0
@@ -124,7 +126,9 @@ def start_run(
         MedlocalError: it failed; what was answered is kept.
     """
     identity = backend.identity()
-    request = PlanRequest(chosen_prompts(spec), spec.formats, spec.arms, spec.variants)
+    request = PlanRequest(
+        chosen_prompts(spec), spec.formats, spec.arms, spec.variants, examples_of(spec), spec.seed
+    )
     planned = plan_jobs(request, take(read_items(spec), spec.limit), identity)
     jobs = [to_stored(job, backend.name) for job in planned]
     run_id = store.create_run(spec.to_json(), {**model, "identity": identity})
@@ -351,5 +355,13 @@ def _add(value: object, before: object) -> object:
 
 def peak_memory_bytes() -> int:
     """Most memory that this process has held, the mapped model file included."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: there a process inherits the peak of the one that started it.
+        found = re.search(
+            r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="replace")
+        )
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

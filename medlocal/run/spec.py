@@ -3,16 +3,20 @@
 Names are checked here, before anything is loaded. How a run is carried out is not known here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from medlocal.catalog import data_root, dataset_card, dataset_cards, suite_card, suite_cards
-from medlocal.errors import UsageError, unknown_name
+from medlocal.catalog import MAX_SHOTS, DatasetCard, SuiteCard, data_root, suite_cards
+from medlocal.data.fewshot import ExamplePool
+from medlocal.data.library import is_here, known_set, known_sets, pull_hint, read_set
+from medlocal.data.sampling import stratified
+from medlocal.errors import MissingError, UsageError, unknown_name
 from medlocal.evals.formats import FORMATS
-from medlocal.evals.items import Item, load_items
+from medlocal.evals.items import Item
 from medlocal.evals.plan import ARMS
 from medlocal.evals.prompts import Prompt, load_prompts
+from medlocal.settings import Settings, load_settings
 
 MODES = ("exact", "fast")
 
@@ -37,6 +41,16 @@ class RunSpec:
     """`exact`, `fast`, or "" = exact on a CPU, fast on a GPU."""
     context: int = 0
     """Longest prompt with its answer, in tokens; 0 = what the model was trained with."""
+    shots: int = 0
+    """Few-shot examples before each question, chosen per item."""
+    sample: int = 0
+    """Items drawn over all data sets and languages, stratified; 0 = all."""
+    seed: int = 0
+    """Of the sample and of the choice of examples."""
+    paired: bool = False
+    """True: only items that stand in every language asked."""
+    not_here: tuple[str, ...] = ()
+    """Data sets of the suite that were left out because they are not on this machine."""
 
     def to_json(self) -> dict[str, object]:
         """JSON values, which `from_json` reads."""
@@ -50,68 +64,168 @@ class RunSpec:
         return cls(**chosen)
 
 
-def make_spec(suite: str, model: str, **changes: Any) -> RunSpec:
+def make_spec(
+    suite: str, model: str, *, settings: Settings | None = None, **changes: Any
+) -> RunSpec:
     """A suite's spec with changes; a change that is None changes nothing.
 
     Args:
         suite: id of a suite or, for all items of one data set in two forms, of a data set.
         model: id of a model card, or path to a GGUF.
+        settings: where data sets are kept; None = those of this process.
         changes: fields of `RunSpec`.
 
     Raises:
         UsageError: a name is unknown; the nearest ones are named.
+        MissingError: a data set that was asked for, or every one of the suite, is not here.
     """
-    spec = replace(_base(suite, model), **{k: v for k, v in changes.items() if v is not None})
-    _check("data set", spec.datasets, dataset_cards())
+    settings = settings or load_settings()
+    known = known_sets(settings)
+    base = _base(suite, model, known)
+    spec = replace(base, **{k: v for k, v in changes.items() if v is not None})
+    _check("data set", spec.datasets, known)
     _check("format", spec.formats, FORMATS)
     _check("arm", spec.arms, ARMS)
     _check("prompt style", spec.prompts, {style for _, style in read_prompts()})
-    offered = {lang for name in spec.datasets for lang in dataset_card(name).languages}
+    offered = {lang for name in spec.datasets for lang in known[name].languages}
     _check("language", spec.languages, offered)
+    _check_askable(spec.languages)
     if spec.mode:
         _check("mode", (spec.mode,), MODES)
+    _check_numbers(spec)
+    is_chosen = spec.datasets != base.datasets or suite in known
+    return _present(spec, known, settings, is_chosen=is_chosen)
+
+
+def _check_numbers(spec: RunSpec) -> None:
     if spec.limit is not None and spec.limit < 1:
         raise UsageError(f"--limit must be 1 or more, not {spec.limit}")
     if spec.context < 0:
         raise UsageError(f"--context must be 0 or more, not {spec.context}")
-    return spec
+    if not 0 <= spec.shots <= MAX_SHOTS:
+        raise UsageError(f"--shots must be from 0 to {MAX_SHOTS}, not {spec.shots}")
+    if spec.sample < 0 or spec.seed < 0:
+        raise UsageError("--sample and --seed must be 0 or more")
+
+
+def _check_askable(languages: Iterable[str]) -> None:
+    asked = {language for language, _ in read_prompts()}
+    for language in languages:
+        if language not in asked:
+            raise UsageError(
+                f"there are no prompts and answer formats in {language!r}",
+                hint=f"ask in {' or '.join(sorted(asked))}; items in other languages can be shown",
+            )
+
+
+def _present(
+    spec: RunSpec, known: Mapping[str, DatasetCard], settings: Settings, *, is_chosen: bool
+) -> RunSpec:
+    """Leave out a suite's sets that are not here; one that the user named must be here."""
+    missing = [known[name] for name in spec.datasets if not is_here(known[name], settings)]
+    if not missing:
+        return spec
+    names = tuple(card.id for card in missing)
+    present = tuple(name for name in spec.datasets if name not in names)
+    if is_chosen or not present:
+        raise MissingError(
+            f"not on this machine: {', '.join(names)}",
+            hint="; ".join(pull_hint(card) for card in missing),
+        )
+    return replace(spec, datasets=present, not_here=names)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _base(suite: str, model: str) -> RunSpec:
-    suites, datasets = suite_cards(), dataset_cards()
+def _base(suite: str, model: str, datasets: Mapping[str, DatasetCard]) -> RunSpec:
+    suites = suite_cards()
     if suite in suites:
-        card = suite_card(suite)
-        return RunSpec(
-            suite=suite,
-            model=model,
-            datasets=card.datasets,
-            languages=card.languages,
-            prompts=card.prompts,
-            formats=card.formats,
-            arms=card.arms,
-            variants=card.variants,
-        )
+        return _of_suite(suites[suite], model)
     if suite not in datasets:
         raise unknown_name("suite", suite, [*suites, *datasets])
-    languages = dataset_card(suite).languages
+    asked = {language for language, _ in read_prompts()}
+    languages = tuple(lang for lang in datasets[suite].languages if lang in asked)
     formats, arms = ("letter", "json"), ("free", "grammar", "label")
     return RunSpec(suite, model, (suite,), languages, ("plain",), formats, arms, ("original",))
 
 
-def read_items(spec: RunSpec) -> list[Item]:
-    """All items of a spec's data sets in its languages, before its limit."""
-    items: list[Item] = []
-    for name in spec.datasets:
-        card = dataset_card(name)
-        path = data_root() / "benchmarks" / card.file
-        for language in spec.languages:
-            if language in card.languages:
-                items.extend(load_items(path, card.id, card.split, language))
+def _of_suite(card: SuiteCard, model: str) -> RunSpec:
+    return RunSpec(
+        suite=card.id,
+        model=model,
+        datasets=card.datasets,
+        languages=card.languages,
+        prompts=card.prompts,
+        formats=card.formats,
+        arms=card.arms,
+        variants=card.variants,
+        sample=card.sample,
+        paired=card.paired,
+        shots=card.shots,
+    )
+
+
+def read_items(spec: RunSpec, settings: Settings | None = None) -> list[Item]:
+    """The items of a spec: of its data sets in its languages, paired and sampled; before its limit.
+
+    Args:
+        spec: what is asked.
+        settings: where data sets are kept; None = those of this process.
+
+    Raises:
+        MissingError: a data set is not here any more.
+        UsageError: no item is left.
+    """
+    settings = settings or load_settings()
+    items = [
+        item
+        for name in spec.datasets
+        for item in read_set(known_set(name, settings), settings, spec.languages)
+    ]
+    if spec.paired:
+        items = _paired(items, spec.languages)
+    if spec.sample:
+        items = stratified(items, spec.sample, spec.seed)
+    if not items:
+        raise UsageError(
+            f"no item of {', '.join(spec.datasets)} is in {', '.join(spec.languages)}",
+            hint="see `medlocal data show SET`",
+        )
     return items
+
+
+def _paired(items: Sequence[Item], languages: Sequence[str]) -> list[Item]:
+    """The items whose group and id stand in every language."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for item in items:
+        found.setdefault((item.dataset, item.id), set()).add(item.language)
+    return [item for item in items if len(found[item.dataset, item.id]) == len(languages)]
+
+
+def examples_of(
+    spec: RunSpec, settings: Settings | None = None
+) -> Callable[[Item], Sequence[Item]]:
+    """What chooses the few-shot examples of an item, from the splits that its set's card names.
+
+    Raises:
+        UsageError: examples are wanted, and a set has no split to take them from.
+    """
+    if not spec.shots:
+        return lambda _: ()
+    settings = settings or load_settings()
+    pools: dict[str, ExamplePool] = {}
+    for name in spec.datasets:
+        card = known_set(name, settings)
+        pool = read_set(card, settings, spec.languages, card.examples)
+        if not pool:
+            raise UsageError(
+                f"{name} has no split here to take few-shot examples from",
+                hint="ask without --shots, or leave the set out with --datasets",
+            )
+        pools[name] = ExamplePool(pool, spec.seed)
+    return lambda item: pools[item.dataset].choose(item, spec.shots)
 
 
 def read_prompts() -> dict[tuple[str, str], Prompt]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from medlocal.catalog import data_root, dataset_card
+from medlocal.catalog import ShippedItems, data_root, dataset_card
 from medlocal.evals.items import LETTERS, Item, load_items
 
 LANGUAGES = ("en", "es")
@@ -16,7 +16,8 @@ LANGUAGES = ("en", "es")
 def starter() -> dict[str, list[Item]]:
     """The items of each language, as the card says where they are."""
     card = dataset_card("starter")
-    path = data_root() / "benchmarks" / card.file
+    assert isinstance(card.source, ShippedItems)
+    path = data_root() / "benchmarks" / card.source.file
     return {language: load_items(path, "starter", card.split, language) for language in LANGUAGES}
 
 

@@ -250,6 +250,7 @@ class TestQuestionFiles:
             shutil.copytree(data_root() / folder, root / folder)
         monkeypatch.setattr("medlocal.catalog.data_root", lambda: root)
         monkeypatch.setattr("medlocal.run.spec.data_root", lambda: root)
+        monkeypatch.setattr("medlocal.data.library.data_root", lambda: root)
         return root / "benchmarks" / "starter" / "items.jsonl"
 
     @pytest.mark.usefixtures("toys")
@@ -283,11 +284,11 @@ class TestQuestionFiles:
 
     def test_a_card_with_an_unknown_key_is_refused(self, cli: Cli, items: Path) -> None:
         card = items.with_name("card.toml")
-        card.write_text(card.read_text(encoding="utf-8") + "\nlisence = 'x'\n", encoding="utf-8")
+        card.write_text("lisence = 'x'\n" + card.read_text(encoding="utf-8"), encoding="utf-8")
         ended = cli("data", "list")
         assert ended.code == 2
         assert str(card) in ended.err
-        assert "did you mean licence?" in ended.err
+        assert "did you mean licence" in ended.err
 
 
 class TestRun:

@@ -199,8 +199,8 @@ def test_a_missing_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_language_is_refused(tmp_path: Path) -> None:
-    error = refusal(write(tmp_path / "items.jsonl", a_line()), "fr")
-    assert (error.message, error.hint) == ("no language is called 'fr'", "known: en, es")
+    error = refusal(write(tmp_path / "items.jsonl", a_line()), "pt")
+    assert (error.message, error.hint) == ("no language is called 'pt'", "known: en, es, fr, it")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_an_unknown_language_is_refused(tmp_path: Path) -> None:
         {"subject": ""},
         {"options": ("Cloruro", "")},
         {"flags": ("",)},
-        {"language": "fr"},
+        {"language": "pt"},
         {"options": ("Cloruro",)},
         {"options": tuple("abcdefghijk")},
         {"gold": 2},

@@ -204,10 +204,8 @@ def test_an_arm_that_fits_no_format_is_refused_naming_those_that_it_fits() -> No
     assert error.hint == "it fits: text"
 
 
-def test_examples_are_shown_in_the_language_of_the_item() -> None:
-    request = replace(
-        REQUEST, examples=(an_item(8), an_item(9, "es"), an_item(7), an_item(6, "es"))
-    )
+def test_the_examples_of_an_item_stand_before_it_with_their_answers() -> None:
+    request = replace(REQUEST, examples=lambda item: (an_item(9, "es"), an_item(6, "es")))
     (job,) = plan(request, an_item(1, "es"))
     assert job.examples == ("9", "6")
     asked = [message.content.split("\n")[0] for message in job.messages if message.role == "user"]
@@ -216,13 +214,13 @@ def test_examples_are_shown_in_the_language_of_the_item() -> None:
 
 
 def test_an_item_that_is_also_an_example_is_refused() -> None:
-    error = refusal(replace(REQUEST, examples=(an_item(1, "es"),)))
+    error = refusal(replace(REQUEST, examples=lambda item: (an_item(1, "es"),)))
     assert error.message == "item 'demo/1' is both asked and shown as an example"
 
 
-def test_languages_with_unequal_numbers_of_examples_are_refused() -> None:
-    error = refusal(replace(REQUEST, examples=(an_item(9),)), an_item(1), an_item(1, "es"))
-    assert error.message == "the languages have unequal numbers of examples: en 1, es 0"
+def test_an_example_in_another_language_is_refused() -> None:
+    error = refusal(replace(REQUEST, examples=lambda item: (an_item(9, "es"),)), an_item(1))
+    assert error.message == "item 'demo/1' is in 'en', its example in 'es'"
 
 
 def test_a_key_is_the_hash_of_the_spelled_out_job() -> None:

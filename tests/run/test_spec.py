@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medlocal.catalog import data_root, suite_cards
-from medlocal.errors import UsageError
-from medlocal.run.spec import RunSpec, chosen_prompts, make_spec, read_items, read_prompts
+from medlocal.catalog import data_root, dataset_card, suite_cards
+from medlocal.data.library import Origin, is_here, store_set
+from medlocal.errors import MissingError, UsageError
+from medlocal.evals.items import Item
+from medlocal.run.spec import (
+    RunSpec,
+    chosen_prompts,
+    examples_of,
+    make_spec,
+    read_items,
+    read_prompts,
+)
+from medlocal.settings import Settings
 
 names = st.lists(st.text(), max_size=3).map(tuple)
 specs = st.builds(
@@ -43,8 +53,84 @@ def test_a_suite_says_what_is_asked() -> None:
 
 
 @pytest.mark.parametrize("suite", suite_cards())
-def test_every_suite_names_only_what_exists(suite: str) -> None:
-    assert make_spec(suite, "a-model").suite == suite
+def test_every_suite_names_only_what_exists(suite: str, tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    for name in suite_cards()[suite].datasets:
+        if not is_here(dataset_card(name), here):
+            for language in dataset_card(name).languages:
+                item = an_item(name, language)
+                store_set(name, [item], Origin("made up"), here)
+    spec = make_spec(suite, "a-model", settings=here)
+    assert (spec.suite, spec.not_here) == (suite, ())
+
+
+def an_item(dataset: str, language: str, name: str = "a", split: str = "test") -> Item:
+    return Item(
+        id=name,
+        dataset=dataset,
+        split=split,
+        language=language,
+        stem=f"Stem {name} {language}",
+        options=("1", "2", "3", "4"),
+        gold=0,
+        subject="s",
+        group=f"{dataset}/{name}",
+    )
+
+
+def test_a_suite_goes_on_without_the_sets_that_are_not_here(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    store_set("head-qa", [an_item("head-qa", "es")], Origin("made up"), here)
+    spec = make_spec("clinical-es", "m", settings=here)
+    assert spec.datasets == ("head-qa",)
+    assert spec.not_here == ("casimedicos", "careqa")
+
+
+def test_a_suite_of_which_nothing_is_here_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="head-qa, casimedicos, careqa") as caught:
+        make_spec("clinical-es", "m", settings=Settings(home=tmp_path))
+    assert caught.value.hint is not None
+    assert "medlocal data pull head-qa" in caught.value.hint
+
+
+@pytest.mark.parametrize("suite", ["careqa", "clinical-es"])
+def test_a_set_that_was_asked_for_by_name_must_be_here(suite: str, tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    store_set("head-qa", [an_item("head-qa", "es")], Origin("made up"), here)
+    with pytest.raises(MissingError, match="not on this machine: careqa"):
+        make_spec(suite, "m", settings=here, datasets=("careqa",))
+
+
+def test_a_paired_suite_asks_only_what_stands_in_every_language(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    both = [an_item("head-qa", language) for language in ("en", "es")]
+    store_set("head-qa", [*both, an_item("head-qa", "es", "b")], Origin("made up"), here)
+    spec = make_spec("clinical-parallel", "m", settings=here)
+    assert read_items(spec, here) == both
+
+
+def test_a_language_without_prompts_cannot_be_asked(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    store_set("casimedicos", [an_item("casimedicos", "fr")], Origin("made up"), here)
+    with pytest.raises(UsageError, match="no prompts and answer formats in 'fr'"):
+        make_spec("casimedicos", "m", settings=here, languages=("fr",))
+    assert make_spec("casimedicos", "m", settings=here).languages == ("es", "en")
+
+
+def test_examples_come_from_the_splits_that_the_card_names(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    asked = an_item("head-qa", "es")
+    shown = [an_item("head-qa", "es", name, "validation") for name in "xyz"]
+    train = an_item("head-qa", "es", "t", "train")
+    store_set("head-qa", [asked, *shown, train], Origin("made up"), here)
+    spec = make_spec("head-qa", "m", settings=here, shots=3)
+    assert list(examples_of(spec, here)(asked)) == shown
+
+
+def test_a_set_without_examples_refuses_shots(tmp_path: Path) -> None:
+    spec = make_spec("starter", "m", settings=Settings(home=tmp_path), shots=1)
+    with pytest.raises(UsageError, match="starter has no split here to take few-shot examples"):
+        examples_of(spec, Settings(home=tmp_path))
 
 
 def test_the_command_line_changes_a_suite() -> None:
@@ -94,6 +180,8 @@ def test_a_newer_version_may_have_written_more() -> None:
         ({"prompts": ("plane",)}, "no prompt style is called 'plane'", "did you mean plain?"),
         ({"languages": ("fr",)}, "no language is called 'fr'", "known: en, es"),
         ({"mode": "exat"}, "no mode is called 'exat'", "did you mean exact?"),
+        ({"shots": 6}, "--shots must be from 0 to 5, not 6", None),
+        ({"seed": -1}, "--sample and --seed must be 0 or more", None),
         ({"limit": 0}, "--limit must be 1 or more, not 0", None),
         ({"context": -1}, "--context must be 0 or more, not -1", None),
     ],
@@ -102,7 +190,7 @@ def test_what_does_not_exist_is_refused_with_the_nearest_names(
     changes: dict[str, object], message: str, hint: str | None
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        make_spec(str(changes.pop("suite", "starter")), "m", **changes)
+        make_spec(str(changes.pop("suite", "starter")), "m", **changes)  # type: ignore[arg-type]
     assert caught.value.message == message
     assert caught.value.hint == hint
 

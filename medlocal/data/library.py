@@ -1,0 +1,326 @@
+"""The data sets of this machine: which are here, how one gets here, and its items.
+
+A set that was pulled or imported lies in a folder of its own: a file of items in the stored form and,
+written last, a receipt that names that file, its checksum, where it came from and every record that
+was left out. Without a receipt a set is not here. What ships with medlocal is read where it lies.
+This module knows nothing of prompts, models or runs.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medlocal.catalog import (
+    DatasetCard,
+    ImportedItems,
+    ShippedItems,
+    data_root,
+    dataset_cards,
+)
+from medlocal.data.rows import Excluded
+from medlocal.data.stored import read_items, write_items
+from medlocal.errors import MissingError, RefusedError, UsageError, unknown_name
+from medlocal.evals.items import Item, load_items
+from medlocal.files import atomic_write, disk_errors, exclusive, file_sha256, publish
+from medlocal.settings import Settings
+
+_RECEIPT = "receipt.json"
+_FORM = 1
+"""Of the receipt; another one is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a set was made from."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a set came from."""
+
+    where: str
+    """For people: a folder, a file, or a repository."""
+    revision: str = ""
+    """The commit that was read; "" = it has none, or it is not known."""
+    files: tuple[SourceFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What lies in a set's folder."""
+
+    id: str
+    origin: Origin
+    items_file: str
+    sha256: str
+    """Of the file of items."""
+    num_items: int
+    """In all splits and languages."""
+    splits: tuple[str, ...]
+    """In alphabetical order."""
+    excluded: tuple[Excluded, ...]
+    time: str
+    """UTC, ISO 8601."""
+    card: dict[str, Any]
+    """The card of an imported set, which is nowhere else; {} for a pulled one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetFacts:
+    """What is known of a set that is here, beside its card."""
+
+    sha256: str
+    origin: Origin
+    excluded: tuple[Excluded, ...]
+    time: str
+
+
+def set_folder(set_id: str, settings: Settings) -> Path:
+    """The folder of one set, whether it is there or not."""
+    return settings.data_dir / set_id
+
+
+def known_sets(settings: Settings) -> dict[str, DatasetCard]:
+    """The cards of all sets that ship, can be pulled, or were imported here, by id."""
+    cards = dict(dataset_cards())
+    for path in sorted(settings.data_dir.glob(f"*/{_RECEIPT}")):
+        receipt = _read_receipt(path)
+        if receipt and receipt.card and receipt.id not in cards:
+            cards[receipt.id] = _imported_card(receipt)
+    return cards
+
+
+def known_set(set_id: str, settings: Settings) -> DatasetCard:
+    """The card of that id; UsageError with the nearest ids where there is none."""
+    cards = known_sets(settings)
+    if set_id not in cards:
+        raise unknown_name("data set", set_id, cards)
+    return cards[set_id]
+
+
+def is_here(card: DatasetCard, settings: Settings) -> bool:
+    """True where the set's items can be read without a network."""
+    return isinstance(card.source, ShippedItems) or _receipt(card, settings) is not None
+
+
+def pull_hint(card: DatasetCard) -> str:
+    """What to do about a set that is not here."""
+    return f"medlocal data pull {card.id}, or with --from DIR on a machine without a network"
+
+
+def read_set(
+    card: DatasetCard,
+    settings: Settings,
+    languages: Collection[str],
+    splits: Collection[str] | None = None,
+) -> list[Item]:
+    """The items of a set in some languages and splits, in the order of the source.
+
+    Args:
+        card: the set.
+        settings: where sets are kept.
+        languages: those of the card that are wanted; others of the collection have no items.
+        splits: None = the one that the card says is asked.
+
+    Raises:
+        MissingError: the set is not here; the hint names the command that gets it.
+        RefusedError: its file is not the one that was pulled.
+        UsageError: its file is malformed.
+    """
+    splits = (card.split,) if splits is None else splits
+    if isinstance(card.source, ShippedItems):
+        if card.split not in splits:
+            return []
+        path = data_root() / "benchmarks" / card.source.file
+        wanted = [language for language in card.languages if language in languages]
+        return [i for lang in wanted for i in load_items(path, card.id, card.split, lang)]
+    receipt = _needed_receipt(card, settings)
+    path = set_folder(card.id, settings) / receipt.items_file
+    if not path.is_file():
+        raise MissingError(f"{path} is gone", hint=pull_hint(card))
+    return [i for i in read_items(path) if i.language in languages and i.split in splits]
+
+
+def splits_of(card: DatasetCard, settings: Settings) -> tuple[str, ...]:
+    """The splits that a set has here, in alphabetical order.
+
+    Raises:
+        MissingError: it is not here.
+    """
+    if isinstance(card.source, ShippedItems):
+        return (card.split,)
+    return _needed_receipt(card, settings).splits
+
+
+def set_facts(card: DatasetCard, settings: Settings) -> SetFacts:
+    """Checksum, origin and exclusions of a set that is here.
+
+    Raises:
+        MissingError: it is not here.
+        RefusedError: its file of items is not the one that was stored.
+    """
+    if isinstance(card.source, ShippedItems):
+        path = data_root() / "benchmarks" / card.source.file
+        return SetFacts(file_sha256(path), Origin("ships with medlocal"), (), "")
+    receipt = _needed_receipt(card, settings)
+    path = set_folder(card.id, settings) / receipt.items_file
+    if (found := file_sha256(path)) != receipt.sha256:
+        raise RefusedError(
+            f"{path}: SHA-256 is {found}, expected {receipt.sha256}", hint=pull_hint(card)
+        )
+    return SetFacts(receipt.sha256, receipt.origin, receipt.excluded, receipt.time)
+
+
+def store_set(
+    set_id: str,
+    results: Iterable[Item | Excluded],
+    origin: Origin,
+    settings: Settings,
+    imported: DatasetCard | None = None,
+) -> Receipt:
+    """Keep a set; what was kept under its id before stays until the new one is complete.
+
+    Args:
+        set_id: its id.
+        results: items and exclusions, written as they come.
+        origin: where they come from.
+        settings: where sets are kept.
+        imported: the card of a user's own set, kept with it; None for a set with a shipped card.
+
+    Raises:
+        UsageError: there is no item, or an id stands twice in one split and language.
+        MedlocalError: the disk is full or cannot be written.
+    """
+    folder = set_folder(set_id, settings)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".lock", lambda: None):
+            receipt = _write(set_id, results, origin, folder, imported)
+            for stale in folder.glob("items-*.jsonl"):
+                if stale.name != receipt.items_file:
+                    stale.unlink()
+    return receipt
+
+
+def counts_by_reason(
+    excluded: Iterable[Excluded], languages: Collection[str], splits: Collection[str]
+) -> dict[str, int]:
+    """How many records were left out for each reason."""
+    reasons = (e.reason for e in excluded if e.language in languages and e.split in splits)
+    return dict(sorted(Counter(reasons).items()))
+
+
+def unexpected(card: DatasetCard, settings: Settings) -> list[str]:
+    """Where a set that is here differs from what its card expects of it, in sentences."""
+    facts = set_facts(card, settings)
+    items = Counter(item.language for item in read_set(card, settings, card.languages))
+    said = []
+    for language in card.languages:
+        excluded = sum(counts_by_reason(facts.excluded, {language}, {card.split}).values())
+        if (items[language], excluded) != (card.num_items, card.num_excluded):
+            said.append(
+                f"{card.id} {language}, {card.split}: {items[language]:,} items and {excluded:,} left"
+                f" out; the card expects {card.num_items:,} and {card.num_excluded:,}"
+            )
+    return said
+
+
+def _write(
+    set_id: str,
+    results: Iterable[Item | Excluded],
+    origin: Origin,
+    folder: Path,
+    imported: DatasetCard | None,
+) -> Receipt:
+    excluded: list[Excluded] = []
+    splits: set[str] = set()
+    draft = folder / "items.jsonl"
+    with publish(draft) as stream:
+        num_items = write_items(stream, _items(results, excluded, splits))
+        if not num_items:
+            raise UsageError(f"{set_id}: no item in {origin.where} can be asked")
+    sha256 = file_sha256(draft)
+    # Named by its content: a receipt never points at a file that is being replaced.
+    name = f"items-{sha256[:12]}.jsonl"
+    draft.replace(folder / name)
+    receipt = Receipt(
+        id=set_id,
+        origin=origin,
+        items_file=name,
+        sha256=sha256,
+        num_items=num_items,
+        splits=tuple(sorted(splits)),
+        excluded=tuple(excluded),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        card=_card_values(imported) if imported else {},
+    )
+    values = {"form": _FORM, **dataclasses.asdict(receipt)}
+    atomic_write(folder / _RECEIPT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    return receipt
+
+
+def _items(
+    results: Iterable[Item | Excluded], excluded: list[Excluded], splits: set[str]
+) -> Iterator[Item]:
+    """Pass on the items; note what was left out, and the splits."""
+    seen: set[tuple[str, str, str]] = set()
+    for result in results:
+        if isinstance(result, Excluded):
+            excluded.append(result)
+            continue
+        key = (result.language, result.split, result.id)
+        if key in seen:
+            raise UsageError(f"{result.dataset}: id {result.id!r} stands twice in {key[:2]}")
+        seen.add(key)
+        splits.add(result.split)
+        yield result
+
+
+def _receipt(card: DatasetCard, settings: Settings) -> Receipt | None:
+    return _read_receipt(set_folder(card.id, settings) / _RECEIPT)
+
+
+def _needed_receipt(card: DatasetCard, settings: Settings) -> Receipt:
+    if (receipt := _receipt(card, settings)) is None:
+        raise MissingError(f"the data set {card.id} is not on this machine", hint=pull_hint(card))
+    return receipt
+
+
+def _read_receipt(path: Path) -> Receipt | None:
+    """Read a receipt; one that is damaged or of another form is none."""
+    try:
+        values = json.loads(path.read_bytes())
+        if values.pop("form") != _FORM:
+            return None
+        origin = values.pop("origin")
+        files = tuple(SourceFile(**entry) for entry in origin.pop("files"))
+        excluded = tuple(Excluded(**entry) for entry in values.pop("excluded"))
+        splits = tuple(values.pop("splits"))
+        origin_read = Origin(**origin, files=files)
+        return Receipt(**values, origin=origin_read, excluded=excluded, splits=splits)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _card_values(card: DatasetCard) -> dict[str, Any]:
+    assert isinstance(card.source, ImportedItems)
+    values = dataclasses.asdict(card)
+    return {**values, "source": card.source.file}
+
+
+def _imported_card(receipt: Receipt) -> DatasetCard:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in receipt.card.items()
+    }
+    values["source"] = ImportedItems(values["source"])
+    return DatasetCard(**values)
