@@ -42,37 +42,27 @@ _IMPOSSIBLE = re.compile(rf"[^\x00-\x7f{_LOW}{_UP}ß{_SIGNS}]|[{_LOW}{_UP}]{{3}}
 
 # Each alternative is what a Spanish letter of CP850 or Mac Roman looks like when its byte is read
 # as Windows-1252. Right text holds them too, but then it also holds what _EVIDENCE finds.
-_DOUBTFUL = re.compile(
-    "|".join(
-        [
-            rf"[{_LOW}](?=[A-Z{_UP}])",  # SEGéN, RAZîN
-            rf"(?<=[A-Z{_UP}]{{2}})[{_LOW}]",
-            rf"(?<=[a-z{_LOW}])[{_UP}]",  # textoÓ: a closing quote of Mac Roman
-            rf"(?<=[0-9])[{_LOW}{_UP}]|[{_LOW}{_UP}](?=[0-9])",  # 37øC
-            rf"(?<![{_LETTER}])[{_LOW}{_UP}](?![{_LETTER}])",
-            rf"(?<![{_LETTER}])[éüàèìòùâêîôûëïçäöåøã](?=[{_LETTER}])",  # élcera, çcido, êndice
-            rf"(?<![{_LETTER}])[ÀÈÌÒÙÂÊÎÔÛËÏÇÜ](?=[a-z{_LOW}])",  # Àes: ¿ of Mac Roman
-            rf"(?<![{_LETTER}])[{_UP}](?=[A-Z{_UP}][a-z{_LOW}])",
-            rf"(?<=[{_LETTER}])[üïâîûäöøåã](?![{_LETTER}])",  # cmü: ³ of CP850
-            rf"¡|(?<=[{_LETTER}0-9])¿|[œŒ]|\xad",
-            rf"[®™](?=[{_LETTER}])|(?<![{_LETTER}0-9)])[®™]",
-            rf"(?<=[{_LETTER}])µ|µ(?=[{_LETTER}])(?!(?:{_UNITS})(?![{_LETTER}]))",  # µcido
-            rf"(?<![{_LETTER}0-9)])[²³¹]|[²³¹](?=[0-9])",  # PaO2 ²60: ≤ of Mac Roman
-            rf"(?<=[{_LETTER}])[€‰×]|[€‰×](?=[{_LETTER}])",
-            rf"(?<=[{_LETTER}0-9])¼",  # 1¼: º of Mac Roman
-        ]
-    )
+_DOUBTS = (
+    rf"[{_LOW}](?=[A-Z{_UP}])",  # SEGéN, RAZîN
+    rf"(?<=[A-Z{_UP}]{{2}})[{_LOW}]",
+    rf"(?<=[a-z{_LOW}])[{_UP}]",  # textoÓ: a closing quote of Mac Roman
+    rf"(?<=[0-9])[{_LOW}{_UP}]|[{_LOW}{_UP}](?=[0-9])",  # 37øC
+    rf"(?<![{_LETTER}])[{_LOW}{_UP}](?![{_LETTER}])",
+    rf"(?<![{_LETTER}])[éüàèìòùâêîôûëïçäöåøã](?=[{_LETTER}])",  # élcera, çcido, êndice
+    rf"(?<![{_LETTER}])[ÀÈÌÒÙÂÊÎÔÛËÏÇÜ](?=[a-z{_LOW}])",  # Àes: ¿ of Mac Roman
+    rf"(?<![{_LETTER}])[{_UP}](?=[A-Z{_UP}][a-z{_LOW}])",
+    rf"(?<=[{_LETTER}])[üïâîûäöøåã](?![{_LETTER}])",  # cmü: ³ of CP850
+    rf"¡|(?<=[{_LETTER}0-9])¿|[œŒ]|\xad",
+    rf"[®™](?=[{_LETTER}])|(?<![{_LETTER}0-9)])[®™]",
+    rf"(?<=[{_LETTER}])µ|µ(?=[{_LETTER}])(?!(?:{_UNITS})(?![{_LETTER}]))",  # µcido
+    rf"(?<![{_LETTER}0-9)])[²³¹]|[²³¹](?=[0-9])",  # PaO2 ²60: ≤ of Mac Roman
+    rf"(?<=[{_LETTER}])[€‰×]|[€‰×](?=[{_LETTER}])",
+    rf"(?<=[{_LETTER}0-9])¼",  # 1¼: º of Mac Roman
+    rf"(?<=[{_LETTER}])[–…•]|[–…•](?=[{_LETTER}])|—|«|»",  # a–o, raz—n
+    rf"(?<=[{_LETTER}])[‘’“]|[’”](?=[{_LETTER}])|(?<![{_LETTER}0-9])’",  # d’as
+    rf"(?<=[{_LETTER}])\xa0|(?<![0-9])\xa0(?=[{_LETTER}])",  # f rmaco
 )
-_DOUBTFUL_PRINT = re.compile(
-    "|".join(
-        [
-            rf"(?<=[{_LETTER}])[–…•]|[–…•](?=[{_LETTER}])|—|«|»",  # a–o, raz—n
-            rf"(?<=[{_LETTER}])[‘’“]|[’”](?=[{_LETTER}])|(?<![{_LETTER}0-9])’",  # d’as
-            rf"(?<=[{_LETTER}])\xa0|(?<![0-9])\xa0(?=[{_LETTER}])",  # f rmaco
-        ]
-    )
-)
-"""The same, of typographic signs, which English text holds without any accent beside them."""
+_DOUBTFUL = re.compile("|".join(_DOUBTS))
 
 _EVIDENCE = re.compile(rf"(?<=[a-z])[éíóèùìò](?![A-Z{_UP}0-9])|(?<![{_LETTER}0-9])¿(?=[{_LETTER}])")
 """What only Windows-1252 and Latin-1 give: in CP850 and Mac Roman these bytes are capitals or signs
@@ -81,12 +71,18 @@ that nobody writes inside a word."""
 _ENGLISH = re.compile(r"\b(?:the|of|and|is|was|which|with|for|following|patient)\b", re.IGNORECASE)
 _SPANISH = re.compile(r"\b(?:el|la|los|las|de|del|que|en|un|una|por|con|es)\b", re.IGNORECASE)
 
+_ENGLISH_SIGNS = re.compile(
+    rf"(?<=[a-z])’(?=(?:s|t|re|ve|ll|d|m)(?![{_LETTER}]))|(?<=s)’(?![{_LETTER}])"
+    rf"|(?<=[{_LETTER}])…(?![{_LETTER}])"
+)
+"""Doubtful ones that English text holds without any accent beside them: patient’s."""
+
 _MOJIBAKE = re.compile(
     "Ã[\x80-\xbf‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"  # UTF-8 read as Windows-1252 or Latin-1
     "|Â[\x80-\xbf]"
     "|â(?:€|\x80)."
     "|ï»¿"
-    "|√[≥±°©≠∫ëâ]|¬[øø°∫™]|├[│▒®¡ú║ì]"  # UTF-8 read as Mac Roman, and as CP850
+    "|√[≥±°©≠∫ëâ]|¬[ø°∫™]|├[│▒®¡í║]|┬┐"  # UTF-8 read as Mac Roman, and as CP850
 )
 
 
@@ -195,8 +191,8 @@ def _line_of_zero(path: Path) -> int:
 
 def _require_windows_1252(path: Path) -> None:
     """Raise UsageError where the text that results is not one that somebody writes."""
-    first_doubt: tuple[int, bytes, int] | None = None
-    of_letters = is_sure = False
+    doubt: tuple[int, bytes, int] | None = None
+    is_sure = in_any_language = False
     english = spanish = 0
     for number, raw in _accented_lines(path):
         try:
@@ -205,17 +201,16 @@ def _require_windows_1252(path: Path) -> None:
             raise _refused(path, number, raw, error.start) from error
         if found := _IMPOSSIBLE.search(text):
             raise _refused(path, number, raw, found.start())
-        if is_sure := is_sure or bool(_EVIDENCE.search(text)):
-            continue
-        letters = _DOUBTFUL.search(text)
-        of_letters = of_letters or letters is not None
-        if first_doubt is None and (found := letters or _DOUBTFUL_PRINT.search(text)):
-            first_doubt = number, raw, found.start()
-        english += len(_ENGLISH.findall(text))
-        spanish += len(_SPANISH.findall(text))
-    is_english = english > 5 * spanish
-    if first_doubt and not is_sure and (of_letters or not is_english):
-        raise _refused(path, *first_doubt)
+        is_sure = is_sure or bool(_EVIDENCE.search(text))
+        if not is_sure and (found := _DOUBTFUL.search(text)):
+            doubt = doubt or (number, raw, found.start())
+            # Replaced by as many characters, lest what stood apart come together.
+            rest = _ENGLISH_SIGNS.sub(" ", text)
+            in_any_language = in_any_language or bool(_DOUBTFUL.search(rest))
+            english += len(_ENGLISH.findall(text))
+            spanish += len(_SPANISH.findall(text))
+    if doubt and not is_sure and (in_any_language or english <= 5 * spanish):
+        raise _refused(path, *doubt)
 
 
 def _accented_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medlocal.catalog import MAX_SHOTS
-from medlocal.data.overlap import normalised
+from medlocal.data.overlap import OPENING, normalised
 from medlocal.errors import UsageError
 from medlocal.evals.items import Item, canonical_json
 
@@ -27,8 +27,8 @@ class _Candidate:
     item: Item
     place: int
     """In the pool."""
-    stem: str
-    """Normalised."""
+    opening: str
+    """Of its stem: see `_opening`."""
     parallel_key: bytes
     """What its parallel items have in common."""
 
@@ -50,10 +50,11 @@ class ExamplePool:
     def choose(self, item: Item, k: int) -> tuple[Item, ...]:
         """The examples of one item.
 
-        They are of the item's set and language, and never of its group nor of its stem, which would
-        give its answer away. The first k in the order of a hash with the item's group are taken;
-        where their gold letters would all be the same, the last gives way to the next one with
-        another letter, if there is one.
+        They are of the item's set and language. None is of its group, nor a copy of it under another
+        id, which would give its answer away: a copy is known by the first words of its stem, so that
+        one which was translated or typed in anew may pass. The first k in the order of a hash with
+        the item's group are taken; where their gold letters would all be the same, the last gives
+        way to the next one with another letter, if there is one.
 
         Args:
             item: what is asked.
@@ -69,13 +70,13 @@ class ExamplePool:
             raise UsageError(f"{k} few-shot examples: from 0 to {MAX_SHOTS} can be shown")
         if k == 0:
             return ()
-        stem = normalised(item.stem)
+        opening = _opening(item)
         ranked = self._ranked(
             item.group,
             [
                 candidate
                 for candidate in self._candidates.get((item.dataset, item.language), ())
-                if candidate.item.group != item.group and candidate.stem != stem
+                if candidate.item.group != item.group and candidate.opening != opening
             ],
         )
         if len(ranked) < k:
@@ -93,7 +94,7 @@ class ExamplePool:
         first = heapq.nsmallest(
             NUM_CANDIDATES, keyed, key=lambda entry: (_rank(start, entry[2]), entry[1])
         )
-        return [_Candidate(item, place, normalised(item.stem), key) for item, place, key in first]
+        return [_Candidate(item, place, _opening(item), key) for item, place, key in first]
 
     def _ranked(self, group: str, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """The candidates in the order of their hash with an item's group."""
@@ -114,6 +115,11 @@ def _with_two_letters(ranked: Sequence[_Candidate], k: int) -> list[_Candidate]:
         others = (candidate for candidate in ranked[k - 1 :] if candidate.item.gold not in letters)
         last = next(others, last)
     return [*kept, last]
+
+
+def _opening(item: Item) -> str:
+    """What two copies of a question have in common, even with a slip later in one of them."""
+    return normalised(item.stem)[:OPENING]
 
 
 def _parallel_key(item: Item) -> bytes:

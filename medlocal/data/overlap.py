@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NGRAM = 13
-"""Words of an n-gram. Source: T. B. Brown et al., Language Models are Few-Shot Learners (2020),
-appendix C, which takes 13 words as the most that two texts share by chance."""
+"""Words of an n-gram: the most that T. B. Brown et al., Language Models are Few-Shot Learners (2020),
+appendix C, take to find test questions in training text."""
 OPENING = 120
 """Characters of a normalised stem that its opening has: it outlives a slip later in the stem."""
 HALF, MOST = 0.5, 0.8

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from medlocal.data.checking import (
     measure_length_bias,
     token_lengths,
 )
+from medlocal.data.originals import ORIGINALS
+from medlocal.data.readers import READERS
 from medlocal.errors import UsageError
 from medlocal.evals.items import Item
 
@@ -88,6 +91,21 @@ class TestGoldLetters:
             GoldLetters("en", "train", 1, {"A": 0, "B": 0, "C": 0, "D": 1}, "D", 1.0, 0.25),
             GoldLetters("es", "test", 1, {"A": 1, "B": 0}, "A", 1.0, 0.5),
         )
+
+    @pytest.mark.shared_data
+    @pytest.mark.parametrize(
+        ("name", "counts"),
+        [
+            ("medqa", {"A": 353, "B": 309, "C": 346, "D": 265}),
+            ("medmcqa", {"A": 1348, "B": 1085, "C": 925, "D": 825}),
+        ],
+    )
+    def test_agrees_with_what_is_known_of_a_set(
+        self, shared_data: Path, name: str, counts: dict[str, int]
+    ) -> None:
+        results = READERS[name](name, ORIGINALS[name](shared_data))
+        (letters,) = count_gold_letters([item for item in results if isinstance(item, Item)])
+        assert letters.counts == counts
 
     def test_of_two_majorities_the_first_letter_is_named(self) -> None:
         items = [make_item("1", gold=1), make_item("2", gold=0)]

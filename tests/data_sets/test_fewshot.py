@@ -77,9 +77,11 @@ def test_neither_an_item_nor_one_of_its_group_stands_before_it(
         assert asked.group not in {example.group for example in pool.choose(asked, k)}
 
 
-def test_a_question_that_stands_in_the_pool_under_another_id_is_not_shown() -> None:
-    pool = [make_item(1, stem="Asked!"), *(make_item(number) for number in range(2, 7))]
-    assert numbers(choose_examples(ASKED, pool, 5)) == [2, 3, 4, 5, 6]
+def test_copies_of_the_question_under_another_id_are_not_shown() -> None:
+    asked = make_item(0, split="test", stem=f"{'A long vignette. ' * 20}Which one?")
+    copies = [make_item(7, stem=asked.stem.upper()), make_item(8, stem=asked.stem + " Witch one?")]
+    pool = [*copies, *(make_item(number) for number in range(1, 6))]
+    assert numbers(choose_examples(asked, pool, 5)) == [1, 2, 3, 4, 5]
 
 
 def test_only_the_items_own_set_and_language_are_shown() -> None:

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medlocal.data.originals import ORIGINALS
 from medlocal.data.overlap import (
     NGRAM_ANY,
     NGRAM_HALF,
@@ -23,6 +25,7 @@ from medlocal.data.overlap import (
     find_overlap,
     normalised,
 )
+from medlocal.data.readers import READERS
 from medlocal.evals.items import Item
 
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
@@ -188,6 +191,19 @@ class TestNgrams:
 def tuples(stem: str) -> list[tuple[str, ...]]:
     words = stem.split()
     return [tuple(words[start : start + 13]) for start in range(len(words) - 12)]
+
+
+@pytest.mark.shared_data
+def test_casimedicos_shares_141_of_479_openings_with_head_qa(shared_data: Path) -> None:
+    """The figure known for the two; half of the 13-grams finds more, which slips had hidden."""
+    texts = {}
+    for name in ("casimedicos", "head-qa"):
+        results = READERS[name](name, ORIGINALS[name](shared_data))
+        items = [i for i in results if isinstance(i, Item) and i.language == "es"]
+        texts[name] = Texts(items)
+    shared = {s.rule: s for s in find_overlap(texts["casimedicos"], texts["head-qa"]).shared}
+    assert (shared[STEM_OPENING].num_distinct, shared[STEM_OPENING].out_of) == (141, 479)
+    assert shared[NGRAM_HALF].num_distinct > 141
 
 
 def test_numpy_is_loaded_only_when_sets_are_compared() -> None:
