@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 
 from medlocal.catalog import HubItems
 from medlocal.data.rows import Row
-from medlocal.errors import MedlocalError, MissingError, UsageError
-from medlocal.files import Progress, bytes_under, disk_full, no_progress, require_room
-from medlocal.hub.huggingface import bar_type
+from medlocal.errors import MissingError, UsageError
+from medlocal.files import Progress, bytes_under, no_progress, require_room
+from medlocal.hub.huggingface import Remote, bar_type, first_line, hub_errors
 
 Splits = dict[str, list[Path]]
 """The files of one configuration, by split."""
@@ -50,7 +50,6 @@ _SPLIT_WORDS = {
 """How the library reads a split from the name of a file or folder."""
 
 _PULL_AGAIN = "pull it with the network back"
-_CORRECT = "correct the set's card; for a private repository run `hf auth login`"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BATCH = 256
 """Rows turned into Python objects at a time."""
@@ -135,7 +134,14 @@ def fetch_hub(
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    with _hub_errors(source, folder):
+    remote = Remote(
+        url=_url(source),
+        revision=source.revision,
+        again="do the same again",
+        correct="correct the set's card",
+        unreachable=f"{_PULL_AGAIN}, or give a folder with --from DIR",
+    )
+    with hub_errors(remote, folder):
         api = HfApi(endpoint=endpoint)
         info = api.dataset_info(source.repo, revision=source.revision or None, files_metadata=True)
         sizes = {
@@ -212,7 +218,7 @@ def _reading(paths: Sequence[Path]) -> Iterator[None]:
         names = ", ".join(path.name for path in paths)
         raise UsageError(
             f"{paths[0].parent}: {names} cannot be read: {type(error).__name__}:"
-            f" {_first_line(error)}",
+            f" {first_line(error)}",
             hint="fetch the file again",
         ) from error
 
@@ -316,7 +322,7 @@ def _readme_configs(readme: Path) -> list[Mapping[str, Any]]:
     # The library's own, yaml's and the decoder's errors have nothing in common.
     except Exception as error:
         raise UsageError(
-            f"{readme}: its head cannot be read: {_first_line(error)}",
+            f"{readme}: its head cannot be read: {first_line(error)}",
             hint="fetch the file again, or remove it: the names of the files then say the splits",
         ) from error
     entries = configs.get("configs")
@@ -375,7 +381,7 @@ def _built_splits(folder: Path) -> Splits:
     try:
         names = [str(name) for name in json.loads(info.read_bytes())["splits"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{info} cannot be read: {_first_line(error)}") from error
+        raise UsageError(f"{info} cannot be read: {first_line(error)}") from error
     paths = sorted(folder.glob("*.arrow"))
     ends = {name: re.compile(rf".*-{re.escape(name)}(-\d{{5}}-of-\d{{5}})?") for name in names}
     splits = {name: [p for p in paths if end.fullmatch(p.stem)] for name, end in ends.items()}
@@ -401,39 +407,5 @@ def _snapshot(repo: str, revision: str, home: Path | None) -> Path | None:
     return Path(folder)
 
 
-@contextmanager
-def _hub_errors(source: HubItems, folder: Path) -> Iterator[None]:
-    """Say what the user can do about an error of huggingface_hub."""
-    from huggingface_hub import errors
-
-    url = _url(source)
-    try:
-        yield
-    except MedlocalError:
-        raise
-    except errors.GatedRepoError as error:
-        raise MissingError(
-            f"{url} is gated and this machine has not been let in",
-            hint=f"accept the licence at {url}, run `hf auth login` and do the same again",
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise MissingError(f"{url} does not exist, or is private", hint=_CORRECT) from error
-    except errors.RevisionNotFoundError as error:
-        raise MissingError(f"{url} has no revision {source.revision!r}", hint=_CORRECT) from error
-    # Everything else: the versions of the library that we allow stand on HTTP libraries without a
-    # common error, and its Rust part raises plain RuntimeErrors.
-    except Exception as error:
-        if "No space left on device" in str(error):
-            raise disk_full(folder) from error
-        raise MissingError(
-            f"{url} could not be fetched: {type(error).__name__}: {_first_line(error)}",
-            hint=_PULL_AGAIN + ", or give a folder with --from DIR",
-        ) from error
-
-
 def _url(source: HubItems) -> str:
     return f"https://huggingface.co/datasets/{source.repo}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")

@@ -102,13 +102,20 @@ def fetch_repository(
             nothing in it matches, or files are missing at the end.
         RefusedError: a file is not the one that the Hub lists.
     """
-    with _hub_errors(card, source, checkout.folder):
+    remote = Remote(
+        url=repository_url(source),
+        revision=source.revision,
+        again=pull_hint(card),
+        correct=f"correct the card of {card.id}",
+        unreachable=f"with the network back, {pull_hint(card)}: it goes on where it stopped",
+    )
+    with hub_errors(remote, checkout.folder):
         listing = client.list_files(source)
     wanted = _choose(listing, source)
     checkout.folder.mkdir(exist_ok=True)
     num_bytes = sum(file.size for file in wanted)
     require_room(checkout.folder, num_bytes - bytes_under(checkout.folder))
-    with _hub_errors(card, source, checkout.folder):
+    with hub_errors(remote, checkout.folder):
         client.download(source, listing.commit, checkout.folder, checkout.progress)
     return listing.commit, [_check(card, file, checkout) for file in wanted]
 
@@ -146,12 +153,31 @@ def _check(card: ModelCard, file: RemoteFile, checkout: Checkout) -> FileEntry:
     return FileEntry(file.name, found, file.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A repository, as an error about it speaks of it."""
+
+    url: str
+    revision: str
+    again: str
+    """The command that does the same again."""
+    correct: str
+    """What to do where the name or the revision is wrong."""
+    unreachable: str
+    """What to do where it cannot be reached."""
+
+
 @contextmanager
-def _hub_errors(card: ModelCard, source: HubSource, folder: Path) -> Iterator[None]:
-    """Say what the user can do about an error of huggingface_hub."""
+def hub_errors(remote: Remote, folder: Path) -> Iterator[None]:
+    """Say what the user can do about an error of huggingface_hub.
+
+    Raises:
+        MissingError: the repository is gated, private or not there, or cannot be reached.
+        MedlocalError: the disk that holds `folder` is full.
+    """
     from huggingface_hub import errors
 
-    url = repository_url(source)
+    url = remote.url
     try:
         yield
     except MedlocalError:
@@ -159,16 +185,16 @@ def _hub_errors(card: ModelCard, source: HubSource, folder: Path) -> Iterator[No
     except errors.GatedRepoError as error:
         raise MissingError(
             f"{url} is gated and this machine has not been let in",
-            hint=f"accept the licence at {url} and run `hf auth login`, then {pull_hint(card)}",
+            hint=f"accept the licence at {url} and run `hf auth login`, then {remote.again}",
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise MissingError(
             f"{url} does not exist, or is private",
-            hint=f"correct the card of {card.id}; for a private one run `hf auth login`",
+            hint=f"{remote.correct}; for a private one run `hf auth login`",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise MissingError(
-            f"{url} has no revision {source.revision!r}", hint=f"correct the card of {card.id}"
+            f"{url} has no revision {remote.revision!r}", hint=remote.correct
         ) from error
     # Everything else, because the versions of the library that we allow stand on three HTTP
     # libraries without a common error, and its Rust part raises plain RuntimeErrors.
@@ -176,12 +202,13 @@ def _hub_errors(card: ModelCard, source: HubSource, folder: Path) -> Iterator[No
         if "No space left on device" in str(error):
             raise disk_full(folder) from error
         raise MissingError(
-            f"{url} could not be fetched: {type(error).__name__}: {_first_line(error)}",
-            hint=f"with the network back, {pull_hint(card)}: it goes on where it stopped",
+            f"{url} could not be fetched: {type(error).__name__}: {first_line(error)}",
+            hint=remote.unreachable,
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
     return next(iter(str(error).strip().splitlines()), "")
 
 
