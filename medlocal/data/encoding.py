@@ -147,6 +147,12 @@ def _detected(path: Path) -> str:
             hint="if it is text, try --encoding utf-16-le, or save it as UTF-8",
         )
     if line:
+        first, _ = next(_accented_lines(path))
+        if first < line:
+            raise UsageError(
+                f"{path}:{line}: the file is UTF-8 as far as this line, which is not",
+                hint="was it put together from two files? Save it as UTF-8",
+            )
         _require_windows_1252(path)
         return "cp1252"
     return codec

@@ -22,7 +22,10 @@ from medlocal.catalog import (
     data_root,
     dataset_cards,
 )
+from medlocal.data.importing import ImportPlan
+from medlocal.data.importing import items as import_items
 from medlocal.data.rows import Excluded
+from medlocal.data.seen import Seen
 from medlocal.data.stored import read_items, write_items
 from medlocal.errors import MissingError, RefusedError, UsageError, unknown_name
 from medlocal.evals.items import Item, load_items
@@ -211,6 +214,33 @@ def store_set(
     return receipt
 
 
+def keep_import(plan: ImportPlan, title: str, licence: str, settings: Settings) -> DatasetCard:
+    """Import the sound rows of a file that was looked at, in place of a set of the same id.
+
+    Raises:
+        UsageError: rows are bad and were not to be skipped, or the file was changed since.
+        MedlocalError: the disk is full or cannot be written.
+    """
+    summary, path = plan.summary, plan.source.path
+    sound = import_items(plan)
+    if not summary.items:
+        raise UsageError(f"{path}: no row can be imported", hint="see the rows listed")
+    card = DatasetCard(
+        id=plan.options.set_id,
+        title=title,
+        languages=tuple(summary.by_language),  # type: ignore[arg-type]  # of LANGUAGES
+        split="test" if "test" in summary.by_split else next(iter(summary.by_split), "test"),
+        licence=licence,
+        citation="",
+        num_items=max(summary.by_language.values()),
+        source=ImportedItems(str(path)),
+        examples=tuple(s for s in ("train", "validation", "dev") if s in summary.by_split),
+    )
+    file = SourceFile(path.name, file_sha256(path), path.stat().st_size)
+    store_set(card.id, sound, Origin(str(path), "", (file,)), settings, card)
+    return card
+
+
 def counts_by_reason(
     excluded: Iterable[Excluded], languages: Collection[str], splits: Collection[str]
 ) -> dict[str, int]:
@@ -272,17 +302,16 @@ def _items(
     results: Iterable[Item | Excluded], excluded: list[Excluded], splits: set[str]
 ) -> Iterator[Item]:
     """Pass on the items; note what was left out, and the splits."""
-    seen: set[tuple[str, str, str]] = set()
-    for result in results:
-        if isinstance(result, Excluded):
-            excluded.append(result)
-            continue
-        key = (result.language, result.split, result.id)
-        if key in seen:
-            raise UsageError(f"{result.dataset}: id {result.id!r} stands twice in {key[:2]}")
-        seen.add(key)
-        splits.add(result.split)
-        yield result
+    with Seen() as seen:
+        for number, result in enumerate(results, start=1):
+            if isinstance(result, Excluded):
+                excluded.append(result)
+                continue
+            key = (result.language, result.split, result.id)
+            if seen.add("\0".join(key), number):
+                raise UsageError(f"{result.dataset}: id {result.id!r} stands twice in {key[:2]}")
+            splits.add(result.split)
+            yield result
 
 
 def _receipt(card: DatasetCard, settings: Settings) -> Receipt | None:

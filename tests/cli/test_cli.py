@@ -28,7 +28,7 @@ from tests.weights.gguf_files import write_model
 COMMANDS = (
     "", "run", "demo", "runs", "report", "show", "regrade", "doctor", "models", "models list",
     "models show", "models pull", "models verify", "data", "data list", "data show",
-    "data pull", "data check",
+    "data pull", "data check", "data import", "data export",
 )  # fmt: skip
 RUN = ("run", "starter", "--model", "toy", "--limit", "1")
 NUM_JOBS = 12
