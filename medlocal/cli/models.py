@@ -26,7 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Model = Annotated[str, typer.Argument(help="Id of a model card.")]
 ModelOrPath = Annotated[str, typer.Argument(help="Id of a model card, or path to a GGUF.")]
 
 
@@ -63,11 +62,17 @@ def show_model(model: ModelOrPath, as_json: AsJson = False) -> None:
 
 
 @app.command("pull")
-def pull(model: Model, as_json: AsJson = False, offline: Offline = False) -> None:
-    """Get a model's files. Nothing is fetched twice, and a checksum that does not fit is refused."""
-    from medlocal.catalog import model_card
-    from medlocal.hub import pull_model
+def pull(model: ModelOrPath, as_json: AsJson = False, offline: Offline = False) -> None:
+    """Get a model's files. Nothing is fetched twice, and a checksum that does not fit is refused.
 
+    A GGUF given by its path is here already: its header is checked and its checksum printed.
+    """
+    from medlocal.catalog import model_card
+    from medlocal.hub import is_path, pull_model
+
+    if is_path(model):
+        _print_file(_file_values(model), as_json=as_json)
+        return
     with transfer_bar() as progress:
         pulled = pull_model(model_card(model), settings(offline=offline), progress)
     if as_json:

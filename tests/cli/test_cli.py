@@ -676,3 +676,22 @@ def test_the_exit_code_is_that_of_the_process(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (3, b"")
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("command", ["show", "verify", "pull"])
+def test_a_path_to_a_gguf_works_wherever_an_id_does(
+    cli: Cli, demo_model: Path, command: str
+) -> None:
+    values = cli("models", command, str(demo_model), "--json").json
+    assert values["path"] == str(demo_model)
+    assert values["sha256"] == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert (values["architecture"], values["quantisation"]) == ("llama", "Q4_1")
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "pull"])
+def test_a_path_to_what_is_no_gguf_is_refused(cli: Cli, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "notes.gguf"
+    path.write_text("no model", encoding="utf-8")
+    assert cli("models", command, str(path)).code == 4
+    assert cli("models", command, str(tmp_path / "none.gguf")).code == 3

@@ -158,3 +158,5 @@ def test_the_spanish_suite_runs_on_what_is_here_without_a_network(
     assert ended.code == 0, ended.err
     assert "left out, because it is not here: careqa" in ended.err
     assert json.loads(ended.out)["done"] == 2 * 2 * 2 * 3
+    shown = Ended(capsys, "report", "last")
+    assert "sets left out, not on this machine: careqa" in shown.out
