@@ -123,6 +123,10 @@ def _write_xlsx(stream: IO[bytes], items: Sequence[Item]) -> None:
 
     if len(items) >= MAX_ROWS:
         raise UsageError(f"{len(items):,} items: a sheet has {MAX_ROWS:,} rows")
+    # All of them before the first is written: openpyxl cannot give up a sheet half way.
+    for row in _rows(items):
+        for text in row:
+            _spelled(row[0], text)
     workbook = Workbook(write_only=True)
     sheet = workbook.create_sheet("items")
     sheet.freeze_panes = "A2"

@@ -35,9 +35,14 @@ _SEVERAL = re.compile(rf"{_ONE}(?:{_BETWEEN}{_ONE})+", re.IGNORECASE)
 _CAPITALS = re.compile(rf"[{LETTERS}]{{2,}}")
 
 
+def spelled(text: str) -> str:
+    """A text as two options are compared: composed, without extra spaces. tt is not TT."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
 def normalised(text: str) -> str:
-    """A text as answers and options are compared: composed, without case and extra spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+    """A text as an answer is compared with an option where it need not have its capitals."""
+    return spelled(text).casefold()
 
 
 def readings(answer: str, options: Sequence[str]) -> dict[str, int]:
@@ -51,11 +56,19 @@ def readings(answer: str, options: Sequence[str]) -> dict[str, int]:
             found[ZERO_BASED] = number
         if 1 <= number <= len(options):
             found[ONE_BASED] = number - 1
-    wanted = normalised(answer)
-    same = [slot for slot, option in enumerate(options) if normalised(option) == wanted]
-    if same:
+    same = same_words(answer, options)
+    if len(same) == 1:
         found[TEXT] = same[0]
     return found
+
+
+def same_words(answer: str, options: Sequence[str]) -> list[int]:
+    """The options that an answer is the words of; those with other capitals only if none has them."""
+    for spelling in (spelled, normalised):
+        wanted = spelling(answer)
+        if same := [slot for slot, option in enumerate(options) if spelling(option) == wanted]:
+            return same
+    return []
 
 
 def names_several(answer: str, options: Sequence[str]) -> bool:

@@ -5,14 +5,12 @@ that it made of an option such as 1/2. What the answer means is left open here, 
 file can decide it.
 """
 
-import ast
 import datetime
 import hashlib
 import json
 import math
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,14 @@ from decimal import Decimal
 
 from medlocal.data.columns import ColumnMap, folded
 from medlocal.data.encoding import mojibake
-from medlocal.data.golds import LABELLED, answer_texts, names_several, readings
+from medlocal.data.golds import (
+    LABELLED,
+    answer_texts,
+    names_several,
+    readings,
+    same_words,
+    spelled,
+)
 from medlocal.data.workbooks import number_text
 from medlocal.evals.items import LANGUAGES, LETTERS, Item
 
@@ -48,6 +53,11 @@ _CELL_ERROR = re.compile(
     r"|NUM!|¡NUM!|SPILL!|¡DESBORDAMIENTO!|CALC!|¡CALC!|GETTING_DATA|#+)"
 )
 """What Excel shows for a formula that failed, in English and Spanish."""
+
+# Not `ast.literal_eval`: it spends time and memory on whatever is written, and needs the commas.
+_PYTHON_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_PYTHON_LIST = re.compile(rf"\[\s*(?:(?:{_PYTHON_TEXT.pattern})\s*(?:,\s*)?)*\]", re.DOTALL)
+_PYTHON_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 
 
 class BadRowError(Exception):
@@ -192,6 +202,8 @@ class Reading:
         return answer, found
 
     def _no_gold(self, answer: str, options: Sequence[str]) -> str:
+        if len(same_words(answer, options)) > 1:
+            return f"the answer {answer[:60]!r} is the words of more than one option"
         last = len(options)
         expected = {
             "letter": f"a letter from A to {LETTERS[last - 1]}",
@@ -260,8 +272,8 @@ def _checked_options(options: list[str], flags: Sequence[str]) -> tuple[str, ...
         raise BadRowError(f"option {letter} is empty and one behind it is not")
     if not 2 <= len(options) <= len(LETTERS):
         raise BadRowError(f"{len(options)} options: from 2 to {len(LETTERS)} can be asked")
-    counts = Counter(" ".join(option.split()) for option in options)
-    twice = [option for option in options if counts[" ".join(option.split())] > 1]
+    counts = Counter(map(spelled, options))
+    twice = [option for option in options if counts[spelled(option)] > 1]
     if twice and KNOWN_DUPLICATES not in flags:
         raise BadRowError(f"two options are the same: {twice[0][:60]!r}")
     return tuple(options)
@@ -287,19 +299,24 @@ def _entries(text: str) -> object:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return _python_literal(text)
+            return _written_by_python(text)
     separator = next((s for s in ("\n", "|", ";") if s in text), None)
     return text.split(separator) if separator else [text]
 
 
-def _python_literal(text: str) -> object:
-    """A list as pandas writes one into a CSV file: ['a', 'b']."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a backslash in it
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
-        raise BadRowError(f"the options are not a list that can be read: {text[:60]!r}") from error
+def _written_by_python(text: str) -> list[str]:
+    """A list as pandas and numpy write one into a CSV file: ['a', 'b'] or ['a' 'b']."""
+    if not _PYTHON_LIST.fullmatch(text):
+        raise BadRowError(f"the options are not a list that can be read: {text[:60]!r}")
+    quoted = (match.group()[1:-1] for match in _PYTHON_TEXT.finditer(text))
+    return [_PYTHON_ESCAPE.sub(_unescaped, inside) for inside in quoted]
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    spelled = match[1]
+    if spelled[0] in "xu":
+        return chr(int(spelled[1:], 16))
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(spelled, spelled)
 
 
 def _labelled(column: str, entries: Mapping[object, object]) -> list[str]:

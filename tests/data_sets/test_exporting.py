@@ -26,7 +26,7 @@ characters = st.characters(
 tricky = st.sampled_from(
     ["=1+1", "'=1", "''@x", "-5 mmHg", "+ 2", "@x", "'t Hooft", "a;b", 'say "no"', "a\nb", "a,b\tc",
      "007", "3.0", "1e5", "TRUE", "1/2", "50%", "_x0041_", "_x000D_", "ñandú", "[1]", '["A"]', "null",
-     "NaN", "A", "b)", "0", "á", "¿Qué?", "sep=;", "<b>&amp;", "\u2028x", "#1"]
+     "NaN", "A", "b)", "0", "á", "¿Qué?", "sep=;", "<b>&amp;", "x\u2028x", "#1"]
 )  # fmt: skip
 texts = (
     tricky | st.text(characters | st.just("\n"), min_size=1, max_size=12).map(str.strip)
@@ -108,13 +108,13 @@ class TestForms:
     def test_no_cell_of_csv_begins_as_a_formula(self, tmp_path: Path, text: str) -> None:
         export_items([item_of(text)], tmp_path / "t.csv")
         with (tmp_path / "t.csv").open(encoding="utf-8-sig", newline="") as stream:
-            assert list(csv.DictReader(stream))[0]["question"] == f"'{text}"
+            assert next(csv.DictReader(stream))["question"] == f"'{text}"
 
     def test_every_cell_of_a_workbook_is_text(self, tmp_path: Path) -> None:
         export_items([item_of("=1+1", options=("#N/A", "3"))], tmp_path / "t.xlsx")
         sheet = load_workbook(tmp_path / "t.xlsx").active
-        assert {cell.data_type for row in sheet.iter_rows() for cell in row} == {"s", "n"}
-        assert {c.value for row in sheet.iter_rows() for c in row if c.data_type == "n"} == {None}
+        filled = [cell for row in sheet.iter_rows() for cell in row if cell.value is not None]
+        assert {cell.data_type for cell in filled} == {"s"}
         assert [sheet["G2"].value, sheet["H2"].value, sheet["I2"].value] == ["=1+1", "#N/A", "3"]
 
     def test_lines_hold_lists_and_leave_out_what_is_empty(self, tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ class TestReadings:
     def test_the_words_of_an_option_are_known_without_case_and_spaces(self, answer: str) -> None:
         assert readings(answer, DRUGS) == {"text": 1}
 
+    def test_capitals_count_where_two_options_differ_by_them_only(self) -> None:
+        genotypes = ("tt", "Tt", "TT")
+        assert readings("TT", genotypes) == {"text": 2}
+        assert readings("tT", genotypes) == {}
+
+    def test_words_that_two_options_share_name_neither(self) -> None:
+        assert readings("x", ("x", "y", "x")) == {}
+
     def test_accents_composed_or_not_are_the_same(self) -> None:
         assert readings("razo\u0301n", ("Razón", "x")) == {"text": 0}
 

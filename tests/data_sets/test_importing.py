@@ -142,6 +142,7 @@ class TestFields:
             {"2": "no", "1": "sí"},
             '["sí", "no"]',
             "['sí', 'no']",
+            """["s\\xed" 'no']""",
             "sí|no",
             "sí; no",
             "sí\nno\n",
@@ -152,6 +153,25 @@ class TestFields:
     def test_options_may_stand_in_one_column(self, tmp_path: Path, value: Any) -> None:
         row = {"question": "¿Qué?", "opciones": value, "answer": "B"}
         assert imported(tmp_path, row)[0].options == ("sí", "no")
+
+    def test_quotes_and_escapes_of_a_written_list_are_read(self, tmp_path: Path) -> None:
+        value = repr(["it's", 'say "no"', "a\\b\nc", "ñ", "\u2028x"])
+        row = {"question": "¿Qué?", "options": value, "answer": "A"}
+        assert imported(tmp_path, row)[0].options == (
+            "it's",
+            'say "no"',
+            "a\\b\nc",
+            "ñ",
+            "x",
+        )
+
+    def test_options_may_differ_by_their_capitals(self, tmp_path: Path) -> None:
+        found = imported(tmp_path, SOUND | {"A": "tt", "B": "TT", "answer": "TT"})
+        assert (found[0].options, found[0].gold) == (("tt", "TT"), 1)
+
+    def test_a_row_may_say_that_it_knows_of_options_that_are_the_same(self, tmp_path: Path) -> None:
+        row = SOUND | {"B": "sí", "C": "no", "flags": "duplicate_options"}
+        assert imported(tmp_path, row)[0].options == ("sí", "sí", "no")
 
     def test_an_answer_may_be_a_list_of_one(self, tmp_path: Path) -> None:
         assert imported(tmp_path, SOUND | {"answer": ["B"]})[0].gold == 1
@@ -175,7 +195,8 @@ class TestBadRows:
             ({"question": None}, "the question is empty"),
             ({"A": ""}, "option A is empty and one behind it is not"),
             ({"B": None}, "1 options: from 2 to 10 can be asked"),
-            ({"B": " SÍ "}, "two options are the same: 'sí'"),
+            ({"B": " sí "}, "two options are the same: 'sí'"),
+            ({"B": "SÍ", "answer": "Sí"}, "the answer 'Sí' is the words of more than one option"),
             ({"answer": ""}, "the answer is empty"),
             ({"answer": "C"}, "the answer 'C' is not one of the 2 options"),
             ({"answer": "quizá"}, "the answer 'quizá' is not one of the 2 options"),
