@@ -28,7 +28,9 @@ def settings(*, offline: bool = False) -> Settings:
 
 def narrate(text: str) -> None:
     """Say something that is not data."""
-    print(text, file=sys.stderr, flush=True)
+    from medlocal.report.wording import printable
+
+    print(printable(text, keep_lines=True), file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:
@@ -49,8 +51,10 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    from medlocal.report.wording import printable
+
     console = stdout()
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
         console.width = sum(widths) + 3 * len(widths)
@@ -65,9 +69,11 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print names and values, one per line."""
+    from medlocal.report.wording import printable
+
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {printable(str(value), keep_lines=True)}")
 
 
 def mebibytes(num_bytes: float) -> str:

@@ -123,23 +123,28 @@ def show_data(
 
 def _print_set(values: dict[str, Any]) -> None:
     per_language, defects = values.pop("per_language"), values.pop("defects")
-    origin = values.pop("origin")
-    source = values.pop("source")
+    origin, source, wrong = values.pop("origin"), values.pop("source"), values.pop("unexpected")
+    values["expected per language"] = values.pop("num_items")
+    values["expected to be left out"] = values.pop("num_excluded")
     print_facts({k: _line(v) for k, v in values.items() if v not in ("", (), [], {})})
     print_facts({f"source.{k}": _cell(v) for k, v in source.items() if k != "columns"})
     print_facts({f"origin.{k}": _cell(v) for k, v in origin.items() if k != "files" and v})
+    for file in origin["files"]:
+        print_facts(
+            {"origin.file": f"{file['name']}, {file['size']:,} bytes, sha256 {file['sha256']}"}
+        )
     for language, summary in per_language.items():
         print()
         print_facts({f"{language}.{k}": _line(v) for k, v in summary.items()})
-    for defect in defects:
-        print(f"! {defect}")
+    for sentence in (*wrong, *defects):
+        print(f"! {sentence}")
 
 
 def _shown(
     card: "DatasetCard", here: "Settings", languages: Sequence[str], splits: Sequence[str]
 ) -> dict[str, Any]:
     """What a researcher must know to trust a set: all counts are over the splits shown."""
-    from medlocal.data.library import counts_by_reason, read_set, set_facts
+    from medlocal.data.library import counts_by_reason, read_set, set_facts, unexpected
 
     facts = set_facts(card, here)
     items = read_set(card, here, languages, splits)
@@ -159,6 +164,7 @@ def _shown(
         "sha256": facts.sha256,
         "origin": {**asdict(facts.origin), "time": facts.time},
         "per_language": per_language,
+        "unexpected": unexpected(card, here),
     }
 
 
@@ -193,7 +199,7 @@ def _show_item(items: Sequence["Item"], name: str, *, as_json: bool) -> None:
         return
     for i in found:
         parts = (i.id, i.split, i.subject, i.difficulty, *i.flags)
-        print(f"[{i.language}] " + " · ".join(filter(None, parts)))
+        print(printable(f"[{i.language}] " + " · ".join(filter(None, parts))))
         if i.context:
             print(printable(i.context, keep_lines=True) + "\n")
         print(printable(i.stem, keep_lines=True))
@@ -215,12 +221,12 @@ def check_data(
         str | None, typer.Option("--model", "-m", help="Count lengths in this model's tokens.")
     ] = None,
     languages: Languages = None,
-    split: Split = None,
+    split: Annotated[str | None, typer.Option(help="One split; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a data set: duplicates, overlap with others, gold letters, option lengths, tokens.
 
-    Without --split all splits are checked, and overlap is looked for in all splits of the others.
+    Overlap is looked for in all splits of the other sets.
     """
     from medlocal.data.checking import check_items
     from medlocal.data.library import is_here, known_set, known_sets
@@ -358,7 +364,7 @@ def import_data(
     """
     from medlocal.data.columns import parse_map
     from medlocal.data.importing import ImportOptions, plan_import
-    from medlocal.data.library import keep_import
+    from medlocal.data.library import keep_import, known_sets
 
     here = settings()
     options = ImportOptions(
@@ -376,15 +382,21 @@ def import_data(
         narrate(str(bad))
     if plan.summary.bad > len(plan.bad):
         narrate(f"and {plan.summary.bad - len(plan.bad):,} more")
-    card = keep_import(plan, title or options.set_id, licence, here)
-    _tell_import(card, plan, as_json=as_json)
-
-
-def _tell_import(card: "DatasetCard", plan: "ImportPlan", *, as_json: bool) -> None:
-    summary = plan.summary
     if as_json:
-        print_json({"id": card.id, **asdict(summary), "bad_rows": [asdict(b) for b in plan.bad]})
-        return
+        rows = [asdict(bad) for bad in plan.bad]
+        print_json({"id": options.set_id, **asdict(plan.summary), "bad_rows": rows})
+    before = known_sets(here).get(options.set_id)
+    card = keep_import(plan, title or options.set_id, licence, here)
+    if before is not None:
+        narrate(f"{card.id} was replaced; it came from {asdict(before.source)['file']}")
+    if not as_json:
+        _tell_import(card, plan)
+
+
+def _tell_import(card: "DatasetCard", plan: "ImportPlan") -> None:
+    from medlocal.run.spec import read_prompts
+
+    summary = plan.summary
     for field, columns in summary.columns.items():
         narrate(f"{field}: {', '.join(columns)}")
     if summary.unused:
@@ -396,7 +408,12 @@ def _tell_import(card: "DatasetCard", plan: "ImportPlan", *, as_json: bool) -> N
         f"{card.id}: {summary.items:,} of {summary.rows:,} rows imported, {summary.bad:,} bad,"
         f" {summary.skipped_multiple:,} with several right answers"
     )
-    narrate(f"next: medlocal run {card.id} --model MODEL")
+    if len(summary.by_split) > 1:
+        narrate(f"the split that is asked: {card.split}; there are: {_line(summary.by_split)}")
+    if {language for language, _ in read_prompts()}.isdisjoint(card.languages):
+        narrate(f"there are no prompts in {_cell(card.languages)}: it can be looked at, not asked")
+    else:
+        narrate(f"next: medlocal run {card.id} --model MODEL")
 
 
 def _new_set_id(name: str, here: "Settings") -> str:
@@ -408,6 +425,8 @@ def _new_set_id(name: str, here: "Settings") -> str:
     made = re.sub(r"[^a-z0-9]+", "-", folded).strip("-")
     if not made:
         raise UsageError(f"{name!r} makes no id", hint="give one with --id")
+    if made != name:
+        narrate(f"the id of the set: {made}")
     if made in {*dataset_cards(), *suite_cards()}:
         raise UsageError(f"{made} is a set or suite of medlocal's own", hint="give another --id")
     return made
@@ -462,7 +481,11 @@ def _languages(card: "DatasetCard", languages: str | None) -> tuple[str, ...]:
 
 
 def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    from medlocal.errors import UsageError
+
+    if names := [part.strip() for part in text.split(",") if part.strip()]:
+        return names
+    raise UsageError("an option that takes names was given none")
 
 
 def _card_values(card: "DatasetCard") -> dict[str, Any]:

@@ -110,9 +110,24 @@ def run(
         context=context,
         settings=here,
     )
-    for name in spec.not_here:
-        narrate(f"left out, because it is not here: {name}; `medlocal data pull {name}` gets it")
+    _tell_left_out(here, spec)
     _start(here, spec, as_json=as_json)
+
+
+def _tell_left_out(here: Settings, spec: "RunSpec") -> None:
+    """Say which sets are not asked and why, and which are not what their cards expect."""
+    from medlocal.data.library import is_here, known_set, unexpected
+
+    for name in spec.left_out:
+        if is_here(known_set(name, here), here):
+            narrate(f"left out, because it has no examples here for --shots: {name}")
+        else:
+            narrate(
+                f"left out, because it is not here: {name}; `medlocal data pull {name}` gets it"
+            )
+    for name in spec.datasets:
+        for sentence in unexpected(known_set(name, here), here):
+            narrate(f"note: {sentence}")
 
 
 def demo(

@@ -22,6 +22,10 @@ NUM_CANDIDATES = 256
 does, a fraction of a millisecond."""
 
 
+_BEGINNING = 30
+"""Characters of a normalised stem by which a copy with the same options is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     item: Item
@@ -76,7 +80,13 @@ class ExamplePool:
             [
                 candidate
                 for candidate in self._candidates.get((item.dataset, item.language), ())
-                if candidate.item.group != item.group and candidate.opening != opening
+                if candidate.item.group != item.group
+                and candidate.opening != opening
+                # A slip in the opening, or a short stem with other words at its end.
+                and not (
+                    candidate.opening[:_BEGINNING] == opening[:_BEGINNING]
+                    and set(candidate.item.options) == set(item.options)
+                )
             ],
         )
         if len(ranked) < k:

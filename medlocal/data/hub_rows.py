@@ -317,6 +317,9 @@ def _readme_splits(folder: Path, config: str) -> Splits:
 def _readme_configs(readme: Path) -> list[Mapping[str, Any]]:
     from huggingface_hub import DatasetCard
 
+    with readme.open("rb") as stream:
+        if not stream.read(10).lstrip(b"\xef\xbb\xbf").startswith(b"---"):
+            return []  # a text without a head: the library would warn of it
     try:
         configs = DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict()
     # The library's own, yaml's and the decoder's errors have nothing in common.

@@ -17,6 +17,7 @@ from typing import Any
 
 from medlocal.catalog import (
     DatasetCard,
+    HubItems,
     ImportedItems,
     ShippedItems,
     data_root,
@@ -35,6 +36,9 @@ from medlocal.settings import Settings
 _RECEIPT = "receipt.json"
 _FORM = 1
 """Of the receipt; another one is not read."""
+_ASKED_FIRST = ("test", "validation", "dev", "train")
+"""The split of an imported set that is asked: the first of these that it has."""
+_EXAMPLES_FIRST = ("train", "validation", "dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,10 @@ def known_sets(settings: Settings) -> dict[str, DatasetCard]:
     cards = dict(dataset_cards())
     for path in sorted(settings.data_dir.glob(f"*/{_RECEIPT}")):
         receipt = _read_receipt(path)
-        if receipt and receipt.card and receipt.id not in cards:
-            cards[receipt.id] = _imported_card(receipt)
+        if receipt is None or receipt.id in cards or receipt.id != path.parent.name:
+            continue
+        if card := _imported_card(receipt):
+            cards[receipt.id] = card
     return cards
 
 
@@ -112,11 +118,21 @@ def known_set(set_id: str, settings: Settings) -> DatasetCard:
 
 def is_here(card: DatasetCard, settings: Settings) -> bool:
     """True where the set's items can be read without a network."""
-    return isinstance(card.source, ShippedItems) or _receipt(card, settings) is not None
+    if isinstance(card.source, ShippedItems):
+        return True
+    receipt = _receipt(card, settings)
+    return receipt is not None and _items_file(receipt, settings).is_file()
+
+
+def has_examples(card: DatasetCard, settings: Settings) -> bool:
+    """True where a split is here that the card takes few-shot examples from."""
+    return is_here(card, settings) and not set(card.examples).isdisjoint(splits_of(card, settings))
 
 
 def pull_hint(card: DatasetCard) -> str:
     """What to do about a set that is not here."""
+    if isinstance(card.source, ImportedItems):
+        return f"medlocal data import {card.source.file} --id {card.id}"
     return f"medlocal data pull {card.id}, or with --from DIR on a machine without a network"
 
 
@@ -146,10 +162,7 @@ def read_set(
         path = data_root() / "benchmarks" / card.source.file
         wanted = [language for language in card.languages if language in languages]
         return [i for lang in wanted for i in load_items(path, card.id, card.split, lang)]
-    receipt = _needed_receipt(card, settings)
-    path = set_folder(card.id, settings) / receipt.items_file
-    if not path.is_file():
-        raise MissingError(f"{path} is gone", hint=pull_hint(card))
+    path = _sound_items(card, _needed_receipt(card, settings), settings)
     return [i for i in read_items(path) if i.language in languages and i.split in splits]
 
 
@@ -175,11 +188,7 @@ def set_facts(card: DatasetCard, settings: Settings) -> SetFacts:
         path = data_root() / "benchmarks" / card.source.file
         return SetFacts(file_sha256(path), Origin("ships with medlocal"), (), "")
     receipt = _needed_receipt(card, settings)
-    path = set_folder(card.id, settings) / receipt.items_file
-    if (found := file_sha256(path)) != receipt.sha256:
-        raise RefusedError(
-            f"{path}: SHA-256 is {found}, expected {receipt.sha256}", hint=pull_hint(card)
-        )
+    _sound_items(card, receipt, settings)
     return SetFacts(receipt.sha256, receipt.origin, receipt.excluded, receipt.time)
 
 
@@ -207,6 +216,8 @@ def store_set(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder / ".lock", lambda: None):
+            for leftover in folder.glob(".*.part"):
+                leftover.unlink()
             receipt = _write(set_id, results, origin, folder, imported)
             for stale in folder.glob("items-*.jsonl"):
                 if stale.name != receipt.items_file:
@@ -221,20 +232,21 @@ def keep_import(plan: ImportPlan, title: str, licence: str, settings: Settings) 
         UsageError: rows are bad and were not to be skipped, or the file was changed since.
         MedlocalError: the disk is full or cannot be written.
     """
-    summary, path = plan.summary, plan.source.path
+    summary, path = plan.summary, plan.source.path.absolute()
     sound = import_items(plan)
     if not summary.items:
         raise UsageError(f"{path}: no row can be imported", hint="see the rows listed")
+    asked = next(s for s in (*_ASKED_FIRST, *summary.by_split) if s in summary.by_split)
     card = DatasetCard(
         id=plan.options.set_id,
         title=title,
         languages=tuple(summary.by_language),  # type: ignore[arg-type]  # of LANGUAGES
-        split="test" if "test" in summary.by_split else next(iter(summary.by_split), "test"),
+        split=asked,
         licence=licence,
         citation="",
-        num_items=max(summary.by_language.values()),
+        num_items=max(1, summary.by_split[asked] // len(summary.by_language)),
         source=ImportedItems(str(path)),
-        examples=tuple(s for s in ("train", "validation", "dev") if s in summary.by_split),
+        examples=tuple(s for s in _EXAMPLES_FIRST if s in summary.by_split and s != asked),
     )
     file = SourceFile(path.name, file_sha256(path), path.stat().st_size)
     store_set(card.id, sound, Origin(str(path), "", (file,)), settings, card)
@@ -251,6 +263,8 @@ def counts_by_reason(
 
 def unexpected(card: DatasetCard, settings: Settings) -> list[str]:
     """Where a set that is here differs from what its card expects of it, in sentences."""
+    if not isinstance(card.source, HubItems):
+        return []
     facts = set_facts(card, settings)
     items = Counter(item.language for item in read_set(card, settings, card.languages))
     said = []
@@ -324,6 +338,22 @@ def _needed_receipt(card: DatasetCard, settings: Settings) -> Receipt:
     return receipt
 
 
+def _items_file(receipt: Receipt, settings: Settings) -> Path:
+    return set_folder(receipt.id, settings) / receipt.items_file
+
+
+def _sound_items(card: DatasetCard, receipt: Receipt, settings: Settings) -> Path:
+    """The file of items, if it is the one that was stored."""
+    path = _items_file(receipt, settings)
+    if not path.is_file():
+        raise MissingError(f"{path} is gone", hint=pull_hint(card))
+    if (found := file_sha256(path)) != receipt.sha256:
+        raise RefusedError(
+            f"{path}: SHA-256 is {found}, expected {receipt.sha256}", hint=pull_hint(card)
+        )
+    return path
+
+
 def _read_receipt(path: Path) -> Receipt | None:
     """Read a receipt; one that is damaged or of another form is none."""
     try:
@@ -346,10 +376,13 @@ def _card_values(card: DatasetCard) -> dict[str, Any]:
     return {**values, "source": card.source.file}
 
 
-def _imported_card(receipt: Receipt) -> DatasetCard:
+def _imported_card(receipt: Receipt) -> DatasetCard | None:
+    """The card that a receipt keeps; None where it keeps none, or a damaged one."""
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in receipt.card.items()
     }
-    values["source"] = ImportedItems(values["source"])
-    return DatasetCard(**values)
+    try:
+        return DatasetCard(**{**values, "source": ImportedItems(values["source"])})
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -70,8 +70,24 @@ _RELEASES: Mapping[str, _Release] = {
 
 
 def has_original(reader: str, folder: Path) -> bool:
-    """True where the original release of a set lies in the folder or its usual subfolder."""
-    return reader in _RELEASES and _base(_RELEASES[reader], folder) is not None
+    """True where the original release of a set lies in the folder or its usual subfolder.
+
+    Raises:
+        MissingError: a part of it lies there, and files that are needed do not.
+    """
+    if reader not in _RELEASES:
+        return False
+    release = _RELEASES[reader]
+    if _base(release, folder) is not None:
+        return True
+    for place in (folder, *(folder / name for name in release.subfolders)):
+        missing = [name for name in release.needed if not (place / name).is_file()]
+        if len(missing) < len(release.needed):
+            raise MissingError(
+                f"{place} holds a part of the original release; missing: {', '.join(missing)}",
+                hint="copy the rest",
+            )
+    return False
 
 
 def original_files(reader: str, folder: Path) -> list[Path]:

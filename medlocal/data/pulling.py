@@ -22,7 +22,7 @@ from medlocal.data.originals import ORIGINALS, has_original, original_files
 from medlocal.data.readers import READERS
 from medlocal.data.rows import Row
 from medlocal.errors import MissingError, UsageError
-from medlocal.files import Progress, file_sha256, no_progress
+from medlocal.files import Progress, disk_errors, file_sha256, no_progress
 from medlocal.settings import Settings
 
 
@@ -49,7 +49,8 @@ def pull_set(
     source = card.source
     if not isinstance(source, HubItems):
         raise UsageError(f"{card.id} is here already: it was not pulled but {_came(card)}")
-    with _rows(card, source, settings, folder, progress) as (rows, origin):
+    reading = disk_errors(folder or settings.data_dir)
+    with reading, _rows(card, source, settings, folder, progress) as (rows, origin):
         return store_set(card.id, READERS[source.reader](card.id, rows), origin, settings)
 
 

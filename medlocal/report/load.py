@@ -30,9 +30,9 @@ def load_report(store: Store, run_id: str) -> Report:
         "errors": counts.errors,
         "grader": GRADER_VERSION,
     }
-    if not_here := row.spec.get("not_here"):
-        assert isinstance(not_here, list)
-        run["sets left out, not on this machine"] = ", ".join(not_here)
+    if left_out := row.spec.get("left_out"):
+        assert isinstance(left_out, list)
+        run["sets left out"] = ", ".join(left_out)
     if missing := counts.done + counts.errors - len(answers):
         run["ungraded"] = missing
     return build_report(run, score_rows(answers), constraint_effects(answers), row.engine)

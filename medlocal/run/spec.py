@@ -9,7 +9,14 @@ from typing import Any, Self
 
 from medlocal.catalog import MAX_SHOTS, DatasetCard, SuiteCard, data_root, suite_cards
 from medlocal.data.fewshot import ExamplePool
-from medlocal.data.library import is_here, known_set, known_sets, pull_hint, read_set
+from medlocal.data.library import (
+    has_examples,
+    is_here,
+    known_set,
+    known_sets,
+    pull_hint,
+    read_set,
+)
 from medlocal.data.sampling import stratified
 from medlocal.errors import MissingError, UsageError, unknown_name
 from medlocal.evals.formats import FORMATS
@@ -49,8 +56,8 @@ class RunSpec:
     """Of the sample and of the choice of examples."""
     paired: bool = False
     """True: only items that stand in every language asked."""
-    not_here: tuple[str, ...] = ()
-    """Data sets of the suite that were left out because they are not on this machine."""
+    left_out: tuple[str, ...] = ()
+    """Data sets of the suite that are not on this machine, or have no examples here for `shots`."""
 
     def to_json(self) -> dict[str, object]:
         """JSON values, which `from_json` reads."""
@@ -121,18 +128,27 @@ def _check_askable(languages: Iterable[str]) -> None:
 def _present(
     spec: RunSpec, known: Mapping[str, DatasetCard], settings: Settings, *, is_chosen: bool
 ) -> RunSpec:
-    """Leave out a suite's sets that are not here; one that the user named must be here."""
-    missing = [known[name] for name in spec.datasets if not is_here(known[name], settings)]
-    if not missing:
-        return spec
-    names = tuple(card.id for card in missing)
-    present = tuple(name for name in spec.datasets if name not in names)
-    if is_chosen or not present:
+    """Leave out a suite's sets that cannot be asked here; one that the user named must be here."""
+    cards = [known[name] for name in spec.datasets]
+    missing = [card for card in cards if not is_here(card, settings)]
+    bare = [
+        card
+        for card in cards
+        if spec.shots and card not in missing and not has_examples(card, settings)
+    ]
+    left_out = tuple(card.id for card in cards if card in (*missing, *bare))
+    present = tuple(name for name in spec.datasets if name not in left_out)
+    if missing and (is_chosen or not present):
         raise MissingError(
-            f"not on this machine: {', '.join(names)}",
+            f"not on this machine: {', '.join(card.id for card in missing)}",
             hint="; ".join(pull_hint(card) for card in missing),
         )
-    return replace(spec, datasets=present, not_here=names)
+    if bare and (is_chosen or not present):
+        raise MissingError(
+            "no split here to take few-shot examples from: " + ", ".join(card.id for card in bare),
+            hint="ask without --shots, or pull the Hub's files, which may hold more splits",
+        )
+    return replace(spec, datasets=present, left_out=left_out)
 
 
 def _frozen(value: Any) -> Any:
@@ -147,6 +163,8 @@ def _base(suite: str, model: str, datasets: Mapping[str, DatasetCard]) -> RunSpe
         raise unknown_name("suite", suite, [*suites, *datasets])
     asked = {language for language, _ in read_prompts()}
     languages = tuple(lang for lang in datasets[suite].languages if lang in asked)
+    # Without a language that can be asked, `_check_askable` says so.
+    languages = languages or datasets[suite].languages
     formats, arms = ("letter", "json"), ("free", "grammar", "label")
     return RunSpec(suite, model, (suite,), languages, ("plain",), formats, arms, ("original",))
 
@@ -209,8 +227,7 @@ def examples_of(
 ) -> Callable[[Item], Sequence[Item]]:
     """What chooses the few-shot examples of an item, from the splits that its set's card names.
 
-    Raises:
-        UsageError: examples are wanted, and a set has no split to take them from.
+    It raises UsageError for an item that has too few.
     """
     if not spec.shots:
         return lambda _: ()
@@ -219,11 +236,6 @@ def examples_of(
     for name in spec.datasets:
         card = known_set(name, settings)
         pool = read_set(card, settings, spec.languages, card.examples)
-        if not pool:
-            raise UsageError(
-                f"{name} has no split here to take few-shot examples from",
-                hint="ask without --shots, or leave the set out with --datasets",
-            )
         pools[name] = ExamplePool(pool, spec.seed)
     return lambda item: pools[item.dataset].choose(item, spec.shots)
 

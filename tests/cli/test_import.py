@@ -159,4 +159,71 @@ def test_the_spanish_suite_runs_on_what_is_here_without_a_network(
     assert "left out, because it is not here: careqa" in ended.err
     assert json.loads(ended.out)["done"] == 2 * 2 * 2 * 3
     shown = Ended(capsys, "report", "last")
-    assert "sets left out, not on this machine: careqa" in shown.out
+    assert "sets left out: careqa" in shown.out
+
+
+def test_what_a_program_asks_for_is_told_of_bad_rows_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workbook(tmp_path / "malas.xlsx", ROWS + BAD)
+    ended = Ended(capsys, "data", "import", file, "--language", "es", "--json")
+    assert ended.code == 2
+    assert [bad["row"] for bad in json.loads(ended.out)["bad_rows"]] == [4, 5, 6]
+
+
+def test_a_second_import_says_what_it_replaces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workbook(tmp_path / "mias.xlsx", ROWS)
+    assert Ended(capsys, "data", "import", file, "--language", "es").code == 0
+    again = Ended(capsys, "data", "import", file, "--language", "es")
+    assert f"mias was replaced; it came from {file}" in again.err
+
+
+def test_a_language_without_prompts_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workbook(tmp_path / "francais.xlsx", ROWS)
+    ended = Ended(capsys, "data", "import", file, "--language", "fr")
+    assert ended.code == 0
+    assert "no prompts in fr" in ended.err
+    assert Ended(capsys, "run", "francais", "-m", "smollm2-135m-instruct").code == 2
+
+
+def test_control_characters_never_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workbook(tmp_path / "mias.xlsx", ROWS)
+    title = "T\x1b[31mx"
+    assert Ended(capsys, "data", "import", file, "--language", "es", "--title", title).code == 0
+    for arguments in (("data", "list"), ("data", "show", "mias")):
+        ended = Ended(capsys, *arguments)
+        assert "\x1b" not in ended.out + ended.err
+
+
+def test_a_set_whose_file_is_gone_or_changed_is_not_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    file = workbook(tmp_path / "mias.xlsx", ROWS)
+    assert Ended(capsys, "data", "import", file, "--language", "es").code == 0
+    (items,) = (home / "data" / "mias").glob("items-*.jsonl")
+    content = items.read_bytes()
+    items.write_bytes(content.replace(b"B12", b"B13"))
+    assert Ended(capsys, "data", "check", "mias").code == 4
+    items.unlink()
+    ended = Ended(capsys, "data", "show", "mias")
+    assert ended.code == 3
+    assert f"medlocal data import {file} --id mias" in ended.err
+
+
+def test_a_damaged_receipt_of_one_set_leaves_the_others_usable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    file = workbook(tmp_path / "mias.xlsx", ROWS)
+    assert Ended(capsys, "data", "import", file, "--language", "es").code == 0
+    receipt = home / "data" / "mias" / "receipt.json"
+    values = json.loads(receipt.read_bytes())
+    receipt.write_text(json.dumps({**values, "card": {"id": "mias"}}), encoding="utf-8")
+    ended = Ended(capsys, "data", "list")
+    assert ended.code == 0
+    assert "mias" not in ended.out

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medlocal.catalog import data_root, dataset_card, suite_cards
+from medlocal.catalog import DatasetCard, ImportedItems, data_root, dataset_card, suite_cards
 from medlocal.data.library import Origin, is_here, store_set
 from medlocal.errors import MissingError, UsageError
 from medlocal.evals.items import Item
@@ -61,7 +61,7 @@ def test_every_suite_names_only_what_exists(suite: str, tmp_path: Path) -> None:
                 item = an_item(name, language)
                 store_set(name, [item], Origin("made up"), here)
     spec = make_spec(suite, "a-model", settings=here)
-    assert (spec.suite, spec.not_here) == (suite, ())
+    assert (spec.suite, spec.left_out) == (suite, ())
 
 
 def an_item(dataset: str, language: str, name: str = "a", split: str = "test") -> Item:
@@ -83,7 +83,7 @@ def test_a_suite_goes_on_without_the_sets_that_are_not_here(tmp_path: Path) -> N
     store_set("head-qa", [an_item("head-qa", "es")], Origin("made up"), here)
     spec = make_spec("clinical-es", "m", settings=here)
     assert spec.datasets == ("head-qa",)
-    assert spec.not_here == ("casimedicos", "careqa")
+    assert spec.left_out == ("casimedicos", "careqa")
 
 
 def test_a_suite_of_which_nothing_is_here_is_missing(tmp_path: Path) -> None:
@@ -117,6 +117,14 @@ def test_a_language_without_prompts_cannot_be_asked(tmp_path: Path) -> None:
     assert make_spec("casimedicos", "m", settings=here).languages == ("es", "en")
 
 
+def test_a_set_in_a_language_without_prompts_is_refused_by_its_name(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    mine = DatasetCard("mine", "Mine", ("fr",), "test", "", "", 1, ImportedItems("mine.csv"))
+    store_set("mine", [an_item("mine", "fr")], Origin("mine.csv"), here, mine)
+    with pytest.raises(UsageError, match="no prompts and answer formats in 'fr'"):
+        make_spec("mine", "m", settings=here)
+
+
 def test_examples_come_from_the_splits_that_the_card_names(tmp_path: Path) -> None:
     here = Settings(home=tmp_path)
     asked = an_item("head-qa", "es")
@@ -128,9 +136,17 @@ def test_examples_come_from_the_splits_that_the_card_names(tmp_path: Path) -> No
 
 
 def test_a_set_without_examples_refuses_shots(tmp_path: Path) -> None:
-    spec = make_spec("starter", "m", settings=Settings(home=tmp_path), shots=1)
-    with pytest.raises(UsageError, match="starter has no split here to take few-shot examples"):
-        examples_of(spec, Settings(home=tmp_path))
+    with pytest.raises(MissingError, match="no split here to take few-shot examples from: starter"):
+        make_spec("starter", "m", settings=Settings(home=tmp_path), shots=1)
+
+
+def test_a_suite_leaves_out_the_sets_that_have_no_examples_here(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path)
+    shown = an_item("head-qa", "es", "x", "validation")
+    store_set("head-qa", [an_item("head-qa", "es"), shown], Origin("made up"), here)
+    store_set("careqa", [an_item("careqa", "es")], Origin("made up"), here)
+    spec = make_spec("clinical-es", "m", settings=here, shots=1)
+    assert (spec.datasets, spec.left_out) == (("head-qa",), ("casimedicos", "careqa"))
 
 
 def test_the_command_line_changes_a_suite() -> None:
