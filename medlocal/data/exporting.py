@@ -49,6 +49,11 @@ def export_items(items: Sequence[Item], path: Path) -> None:
         raise UsageError(f"{path}: unknown ending", hint=f"known: {', '.join(_WRITERS)}")
     if not items:
         raise UsageError(f"{path}: there is no item to write")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise UsageError(
+            f"{path}: {what}", hint="give the path of a file in a folder that is there"
+        )
     for item in items:
         _require_flags(item)
     with disk_errors(path.parent), publish(path) as stream:

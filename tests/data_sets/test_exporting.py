@@ -160,3 +160,11 @@ class TestRefused:
     def test_a_folder_that_is_not_there_is_our_own_error(self, tmp_path: Path) -> None:
         with pytest.raises(MedlocalError):
             export_items([item_of()], tmp_path / "none" / "t.csv")
+
+
+def test_a_path_that_cannot_be_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    item = Item("a", "demo", "test", "en", "Which?", ("1", "2"), 0, "s", "demo/a")
+    (tmp_path / "folder.csv").mkdir()
+    for path in (tmp_path / "folder.csv", tmp_path / "nowhere" / "x.csv"):
+        with pytest.raises(UsageError, match=r"is a folder|there is no folder"):
+            export_items([item], path)
