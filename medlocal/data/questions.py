@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -43,6 +43,8 @@ _LANGUAGE_OF = {
 }
 KNOWN_DUPLICATES = "duplicate_options"
 """The flag of an item whose source has equal options and is asked all the same."""
+KNOWN_CELL_ERROR = "cell_error"
+"""The flag of an item whose source has the error value of a spreadsheet among its options."""
 _SHORT = ("id", "subject", "language", "difficulty", "group", "split", "flags")
 """Fields that stand in tables and lists, and so on one line."""
 
@@ -175,10 +177,11 @@ class Reading:
 
     def _options(self, values: Mapping[str, object], flags: Sequence[str]) -> tuple[str, ...]:
         columns = self._columns.option_columns
+        read = _any_text if KNOWN_CELL_ERROR in flags else _text
         if columns:
-            options = [_text(column, values.get(column)) for column in columns]
+            options = [read(column, values.get(column)) for column in columns]
         else:
-            options = _listed(self._columns.options, values.get(self._columns.options))
+            options = _listed(self._columns.options, values.get(self._columns.options), read)
         return _checked_options(options, flags)
 
     def _golds(
@@ -220,6 +223,14 @@ _FIELDS = ("question", "id", "subject", "language", "context", "rationale", "dif
 
 
 def _text(column: str, value: object) -> str:
+    """The text of a cell, which is no error value of a spreadsheet."""
+    text = _any_text(column, value)
+    if _CELL_ERROR.fullmatch(text):
+        raise BadRowError(f"{column}: holds the error value {text} of a spreadsheet")
+    return text
+
+
+def _any_text(column: str, value: object) -> str:
     """A cell as text, without the spaces around it and with one kind of line break; "" = empty."""
     if value is None:
         return ""
@@ -237,8 +248,6 @@ def _text(column: str, value: object) -> str:
         raise BadRowError(
             f"{column}: letters were mangled before the file was saved, such as {mangled!r}"
         )
-    if _CELL_ERROR.fullmatch(text):
-        raise BadRowError(f"{column}: holds the error value {text} of a spreadsheet")
     return text
 
 
@@ -279,16 +288,16 @@ def _checked_options(options: list[str], flags: Sequence[str]) -> tuple[str, ...
     return tuple(options)
 
 
-def _listed(column: str, value: object) -> list[str]:
+def _listed(column: str, value: object, read: Callable[[str, object], str]) -> list[str]:
     """The options of a column that holds them all."""
     entries = _entries(value) if isinstance(value, str) else value
     if entries is None:
         return []
     if isinstance(entries, Mapping):
-        return _labelled(column, entries)
+        return _labelled(column, entries, read)
     if not isinstance(entries, list | tuple):
         raise BadRowError(f"{column}: holds {type(entries).__name__} where a list is needed")
-    options = [_text(column, entry) for entry in entries]
+    options = [read(column, entry) for entry in entries]
     return options if isinstance(value, list | tuple) else _without_labels(options)
 
 
@@ -319,13 +328,15 @@ def _unescaped(match: re.Match[str]) -> str:
     return {"n": "\n", "t": "\t", "r": "\r"}.get(spelled, spelled)
 
 
-def _labelled(column: str, entries: Mapping[object, object]) -> list[str]:
+def _labelled(
+    column: str, entries: Mapping[object, object], read: Callable[[str, object], str]
+) -> list[str]:
     """Options under their letters or numbers: {"A": …, "B": …}."""
     for labels in (LETTERS, LETTERS.lower(), "0123456789", [*"123456789", "10"]):
         wanted = list(labels[: len(entries)])
         if {str(key) for key in entries} == set(wanted):
             by_label = {str(key): value for key, value in entries.items()}
-            return [_text(column, by_label[label]) for label in wanted]
+            return [read(column, by_label[label]) for label in wanted]
     raise BadRowError(f"{column}: the options are not under A, B, C … or 1, 2, 3 …")
 
 

@@ -56,6 +56,9 @@ _SUMMARY = re.compile(
 )
 """MedQA stems about a research summary, which stands after the question, or is lost."""
 
+_CELL_ERROR = re.compile(r"#(?:N/A|REF!|VALUE!|DIV/0!|NAME\?|NULL!|NUM!)")
+"""What is left of an option that a spreadsheet took for a formula."""
+
 _STEPS = {"step1": "usmle step 1", "step2&3": "usmle step 2 and 3"}
 _DECISIONS = ("yes", "no", "maybe")
 _NURSING = {"nursery": "nursing"}
@@ -266,6 +269,8 @@ def _judge(cells: "_Cells", draft: _Draft, *, keeps_gold_twice: bool = False) ->
     flags = draft.flags
     if len(set(draft.options)) < len(draft.options):
         flags += ("duplicate_options",)
+    if any(map(_CELL_ERROR.fullmatch, draft.options)):
+        flags += ("cell_error",)
     return Item(
         id=draft.id,
         dataset=cells.dataset,

@@ -2,12 +2,15 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from medlocal.cli.main import run as run_command
+from medlocal.data.library import known_set, read_set
+from medlocal.settings import load_settings
 
 pytestmark = pytest.mark.shared_data
 
@@ -167,3 +170,26 @@ def test_the_starter_set_cannot_be_pulled(
     ended = Ended(capsys, "data", "pull", "starter", "--from", str(shared_data))
     assert ended.code == 2
     assert "ships with medlocal" in ended.err
+
+
+@pytest.mark.parametrize(("name", "ending"), [("medmcqa", "csv"), ("casimedicos", "xlsx")])
+def test_an_exported_set_is_imported_as_it_was(
+    shared_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    ending: str,
+) -> None:
+    """With all its defects: options that are equal, and one that a spreadsheet took for a formula."""
+    pull(capsys, shared_data, name)
+    file = tmp_path / f"set.{ending}"
+    assert Ended(capsys, "data", "export", name, str(file)).code == 0
+    assert Ended(capsys, "data", "import", str(file), "--id", "mine").code == 0
+    here = load_settings()
+    card, mine = known_set(name, here), known_set("mine", here)
+    expected = read_set(card, here, card.languages)
+    found = read_set(mine, here, mine.languages, {card.split})
+    renamed = [
+        replace(item, dataset=name, group=item.group.replace("mine/", f"{name}/")) for item in found
+    ]
+    assert renamed == expected
