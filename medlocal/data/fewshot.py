@@ -112,11 +112,6 @@ class ExamplePool:
         return sorted(candidates, key=lambda c: (_rank(start, c.parallel_key), c.place))
 
 
-def choose_examples(item: Item, pool: Sequence[Item], k: int) -> tuple[Item, ...]:
-    """The examples of a single item; for many, prepare an `ExamplePool` once and see there."""
-    return ExamplePool(pool).choose(item, k)
-
-
 def _with_two_letters(ranked: Sequence[_Candidate], k: int) -> list[_Candidate]:
     """The first k, with another last one where that avoids a single gold letter."""
     *kept, last = ranked[:k]

@@ -70,10 +70,8 @@ class Receipt:
     items_file: str
     sha256: str
     """Of the file of items."""
-    num_items: int
-    """In all splits and languages."""
-    splits: tuple[str, ...]
-    """In alphabetical order."""
+    counts: dict[str, dict[str, int]]
+    """Items by language and split."""
     excluded: tuple[Excluded, ...]
     time: str
     """UTC, ISO 8601."""
@@ -174,7 +172,8 @@ def splits_of(card: DatasetCard, settings: Settings) -> tuple[str, ...]:
     """
     if isinstance(card.source, ShippedItems):
         return (card.split,)
-    return _needed_receipt(card, settings).splits
+    counts = _needed_receipt(card, settings).counts.values()
+    return tuple(sorted({split for of_language in counts for split in of_language}))
 
 
 def set_facts(card: DatasetCard, settings: Settings) -> SetFacts:
@@ -265,14 +264,14 @@ def unexpected(card: DatasetCard, settings: Settings) -> list[str]:
     """Where a set that is here differs from what its card expects of it, in sentences."""
     if not isinstance(card.source, HubItems):
         return []
-    facts = set_facts(card, settings)
-    items = Counter(item.language for item in read_set(card, settings, card.languages))
+    receipt = _needed_receipt(card, settings)
     said = []
     for language in card.languages:
-        excluded = sum(counts_by_reason(facts.excluded, {language}, {card.split}).values())
-        if (items[language], excluded) != (card.num_items, card.num_excluded):
+        num_items = receipt.counts.get(language, {}).get(card.split, 0)
+        excluded = sum(counts_by_reason(receipt.excluded, {language}, {card.split}).values())
+        if (num_items, excluded) != (card.num_items, card.num_excluded):
             said.append(
-                f"{card.id} {language}, {card.split}: {items[language]:,} items and {excluded:,} left"
+                f"{card.id} {language}, {card.split}: {num_items:,} items and {excluded:,} left"
                 f" out; the card expects {card.num_items:,} and {card.num_excluded:,}"
             )
     return said
@@ -286,11 +285,10 @@ def _write(
     imported: DatasetCard | None,
 ) -> Receipt:
     excluded: list[Excluded] = []
-    splits: set[str] = set()
+    counts: dict[str, dict[str, int]] = {}
     draft = folder / "items.jsonl"
     with publish(draft) as stream:
-        num_items = write_items(stream, _items(results, excluded, splits))
-        if not num_items:
+        if not write_items(stream, _items(results, excluded, counts)):
             raise UsageError(f"{set_id}: no item in {origin.where} can be asked")
     sha256 = file_sha256(draft)
     # Named by its content: a receipt never points at a file that is being replaced.
@@ -301,8 +299,7 @@ def _write(
         origin=origin,
         items_file=name,
         sha256=sha256,
-        num_items=num_items,
-        splits=tuple(sorted(splits)),
+        counts=counts,
         excluded=tuple(excluded),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         card=_card_values(imported) if imported else {},
@@ -313,9 +310,11 @@ def _write(
 
 
 def _items(
-    results: Iterable[Item | Excluded], excluded: list[Excluded], splits: set[str]
+    results: Iterable[Item | Excluded],
+    excluded: list[Excluded],
+    counts: dict[str, dict[str, int]],
 ) -> Iterator[Item]:
-    """Pass on the items; note what was left out, and the splits."""
+    """Pass on the items; note what was left out, and count the rest."""
     with Seen() as seen:
         for number, result in enumerate(results, start=1):
             if isinstance(result, Excluded):
@@ -324,7 +323,8 @@ def _items(
             key = (result.language, result.split, result.id)
             if seen.add("\0".join(key), number):
                 raise UsageError(f"{result.dataset}: id {result.id!r} stands twice in {key[:2]}")
-            splits.add(result.split)
+            of_language = counts.setdefault(result.language, {})
+            of_language[result.split] = of_language.get(result.split, 0) + 1
             yield result
 
 
@@ -363,9 +363,9 @@ def _read_receipt(path: Path) -> Receipt | None:
         origin = values.pop("origin")
         files = tuple(SourceFile(**entry) for entry in origin.pop("files"))
         excluded = tuple(Excluded(**entry) for entry in values.pop("excluded"))
-        splits = tuple(values.pop("splits"))
-        origin_read = Origin(**origin, files=files)
-        return Receipt(**values, origin=origin_read, excluded=excluded, splits=splits)
+        for of_language in values["counts"].values():
+            of_language.items()  # a mapping, or the receipt is damaged
+        return Receipt(**values, origin=Origin(**origin, files=files), excluded=excluded)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -111,13 +111,6 @@ def read_source(source: Source) -> Iterator[Record]:
         yield from _READERS[source.kind](source)
 
 
-def read_table(
-    path: Path, encoding: str | None = None, sheet: str | None = None
-) -> Iterator[Record]:
-    """The rows of a file: `open_source` and `read_source`, with what they raise."""
-    yield from read_source(open_source(path, encoding, sheet))
-
-
 @contextmanager
 def _explained(source: Source) -> Iterator[None]:
     """Turn what the system says of a file into our errors."""

@@ -3,14 +3,19 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medlocal.data.fewshot import NUM_CANDIDATES, ExamplePool, choose_examples
+from medlocal.data.fewshot import NUM_CANDIDATES, ExamplePool
 from medlocal.errors import UsageError
 from medlocal.evals.items import Item
+
+
+def choose_examples(item: Item, pool: Sequence[Item], k: int) -> tuple[Item, ...]:
+    return ExamplePool(pool).choose(item, k)
 
 
 def make_item(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from medlocal.data.tables import Record, column_names, open_source, read_table
+from medlocal.data.tables import Record, column_names, open_source, read_source
 from medlocal.errors import MedlocalError, MissingError, UsageError
 
 DAY = datetime.datetime.fromisoformat("2024-02-01")
@@ -45,7 +45,9 @@ def parquet_of(path: Path, **columns: list[Any]) -> Path:
 
 
 def rows(path: Path, encoding: str | None = None, sheet: str | None = None) -> list[Any]:
-    return [(record.number, record.values) for record in read_table(path, encoding, sheet)]
+    return [
+        (record.number, record.values) for record in read_source(open_source(path, encoding, sheet))
+    ]
 
 
 class TestDelimited:
@@ -331,12 +333,14 @@ class TestAnyFile:
         self, tmp_path: Path, path_of: Callable[[Path], Path]
     ) -> None:
         path = path_of(tmp_path)
-        assert [record.values for record in read_table(path)] == [{"a": "1", "b": "2"}]
+        assert [record.values for record in read_source(open_source(path))] == [
+            {"a": "1", "b": "2"}
+        ]
         assert column_names(open_source(path)) == ("a", "b")
 
     def test_the_first_rows_come_before_the_last_are_read(self, tmp_path: Path) -> None:
         path = file_of(tmp_path, "t.jsonl", '{"a": 1}\n' * 10_000 + "broken")
-        assert next(read_table(path)) == Record(1, {"a": 1})
+        assert next(read_source(open_source(path))) == Record(1, {"a": 1})
 
     @given(ending=st.sampled_from(ENDINGS), content=st.binary(max_size=300))
     def test_any_bytes_give_rows_or_our_own_error(
