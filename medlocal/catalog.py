@@ -184,17 +184,19 @@ class DatasetCard:
 
 @dataclass(frozen=True, slots=True)
 class SuiteCard:
-    """What to ask: every combination of what is named here that makes sense."""
+    """What to ask: every combination of what is named here that makes sense, or other suites together."""
 
     id: str
     title: str
     datasets: tuple[str, ...]
     languages: tuple[Language, ...]
-    prompts: tuple[str, ...]
-    """Prompt styles."""
-    formats: tuple[str, ...]
-    arms: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    """Styles, or layouts such as `layout(7)`."""
+    formats: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
     variants: tuple[str, ...] = ("original",)
+    suites: tuple[str, ...] = ()
+    """Suites whose questions are asked together; then prompts, formats, arms and variants are theirs."""
     sample: int = 0
     """Items drawn over all data sets and languages, stratified; 0 = all."""
     paired: bool = False
@@ -203,7 +205,11 @@ class SuiteCard:
     """Few-shot examples before each question, 0 to 5."""
 
     def __post_init__(self) -> None:
-        for name in ("datasets", "languages", "prompts", "formats", "arms", "variants"):
+        crossed = ("prompts", "formats", "arms")
+        if self.suites and (given := [name for name in crossed if getattr(self, name)]):
+            raise ValueError(f"{given[0]} cannot stand beside suites, which have their own")
+        needed = ("suites",) if self.suites else crossed
+        for name in ("datasets", "languages", "variants", *needed):
             _require_names(name, getattr(self, name))
         _require_range("shots", self.shots, MAX_SHOTS)
         _require_range("sample", self.sample, 10**9)

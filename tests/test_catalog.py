@@ -262,6 +262,7 @@ def test_what_is_written_is_read_back(
         **values,
         "id": "tiny",
         "variants": ["original"],
+        "suites": [],
         "sample": 0,
         "paired": False,
         "shots": 0,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from medlocal import __version__
-from medlocal.cli import data, doctor, models, results, running
+from medlocal.cli import data, doctor, models, planning, results, running
 from medlocal.cli.console import narrate
 from medlocal.errors import MedlocalError
 
@@ -32,6 +32,7 @@ app.command("runs")(results.runs)
 app.command("report")(results.report)
 app.command("show")(results.show)
 app.command("regrade")(results.regrade)
+app.command("perturbations")(planning.perturbations)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -45,6 +45,12 @@ def run(
     formats: _Names = None,
     arms: _Names = None,
     prompts: _Names = None,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated; `medlocal perturbations` lists them. Default: the suite's."
+        ),
+    ] = None,
     datasets: Annotated[
         str | None, typer.Option("--dataset", "--datasets", help="Comma-separated data sets.")
     ] = None,
@@ -55,7 +61,8 @@ def run(
         int | None, typer.Option(help="Few-shot examples before each question, 0 to 5.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of a suite's sample and of the choice of examples.")
+        int | None,
+        typer.Option(help="Of the sample, of the choice of examples and of the perturbations."),
     ] = None,
     mode: Annotated[
         str | None,
@@ -68,6 +75,9 @@ def run(
         int | None,
         typer.Option(help="Longest prompt with its answer, in tokens; default: as trained."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the run would take.")
+    ] = False,
     resume: Annotated[
         str | None, typer.Option(help="Carry on with a run: its id, or `last`.")
     ] = None,
@@ -85,8 +95,8 @@ def run(
 
     here = settings(offline=offline)
     if resume is not None:
-        others = (suite, model, languages, formats, arms, prompts, datasets, limit, shots, seed)
-        if any(value is not None for value in (*others, mode, context)):
+        others = (suite, model, languages, formats, arms, prompts, variants, datasets, limit)
+        if dry_run or any(v is not None for v in (*others, shots, seed, mode, context)):
             raise UsageError("--resume takes everything else from the run", hint="leave it out")
         _resume(here, resume, as_json=as_json)
         return
@@ -102,6 +112,7 @@ def run(
         formats=_names(formats),
         arms=_names(arms),
         prompts=_names(prompts),
+        variants=_names(variants),
         datasets=_names(datasets),
         limit=limit,
         shots=shots,
@@ -111,7 +122,24 @@ def run(
         settings=here,
     )
     _tell_left_out(here, spec)
-    _start(here, spec, as_json=as_json)
+    if dry_run:
+        _preview(here, spec, as_json=as_json)
+    else:
+        _start(here, spec, as_json=as_json)
+
+
+def _preview(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
+    from medlocal.cli.planning import estimate_lines, tell_left_out
+    from medlocal.run import preview_run
+    from medlocal.store import Store
+
+    with Store(here.store_path) as store:
+        plan, estimate = preview_run(spec, store, _backend(here, spec))
+    tell_left_out(plan)
+    if as_json:
+        print_json(estimate.to_json())
+    else:
+        print("\n".join(estimate_lines(estimate)))
 
 
 def _tell_left_out(here: Settings, spec: "RunSpec") -> None:
@@ -175,12 +203,9 @@ def _backend(here: Settings, spec: "RunSpec") -> "LlamaBackend":
 
 
 def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
-    from medlocal.evals.plan import skipped_pairs
     from medlocal.run import RunStopped, start_run
     from medlocal.store import Store
 
-    for form, arm, why in skipped_pairs(spec.formats, spec.arms):
-        narrate(f"not asked: {form} through {arm}: {why}")
     backend = _backend(here, spec)
     with Store(here.store_path) as store, _watching() as control:
         try:
@@ -241,6 +266,7 @@ def _finish(here: Settings, store: "Store", summary: "Summary", *, as_json: bool
 @contextmanager
 def _watching() -> Iterator[Any]:
     """Show progress on stderr, and turn Ctrl-C into a clean stop; a second one stops at once."""
+    from medlocal.cli.planning import tell_estimate, tell_left_out
     from medlocal.run import Control
 
     stops: list[int] = []
@@ -254,7 +280,7 @@ def _watching() -> Iterator[Any]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _live() as show:
-            yield Control(watch=show, should_stop=lambda: bool(stops))
+            yield Control(show, tell_estimate, tell_left_out, lambda: bool(stops))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,8 +2,10 @@
 
 A pattern (a regular expression, as Outlines writes it from a choice, a regex or a JSON schema) is
 compiled by `outlines_core` into an automaton over token ids. Outlines' own llama.cpp model is not
-used: without numba it generates unconstrained and says nothing. This module does not know which
-format a pattern belongs to, and it never calls the model.
+used: without numba it generates unconstrained and says nothing. Where the pattern allows a few texts
+only and they are given, no automaton is needed: compiling one looks at the whole vocabulary for every
+character of every text, and there is a pattern for every question that asks for an option's words.
+This module does not know which format a pattern belongs to, and it never calls the model.
 
 Where the text that must follow is certain, its tokens are *forced*: they are given to the model
 together instead of being sampled one by one. The forced tokens are the ones the model's tokenizer
@@ -36,15 +38,25 @@ class TokenTable:
     """The model's tokenizer, without special tokens."""
 
     @cached_property
-    def core(self) -> Any:
-        """The vocabulary as `outlines_core` wants it: bytes -> ids."""
-        from outlines_core import Vocabulary
-
+    def ids(self) -> Mapping[bytes, Sequence[int]]:
+        """Tokens by their text."""
         ids: dict[bytes, list[int]] = {}
         for token, piece in self.pieces.items():
             if piece:
                 ids.setdefault(piece, []).append(token)
-        return Vocabulary(self.ends[0], ids)
+        return ids
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(map(len, self.ids))
+
+    @cached_property
+    def core(self) -> Any:
+        """The vocabulary as `outlines_core` wants it."""
+        from outlines_core import Vocabulary
+
+        return Vocabulary(self.ends[0], self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +68,96 @@ class _State:
     after_forced: int
 
 
-@dataclass
+class _Texts:
+    """An automaton of a few texts: a state is what was written of them so far.
+
+    Its methods are those of `outlines_core.Index`, and it allows what that would allow.
+
+    Raises:
+        ValueError: the vocabulary cannot spell one of the texts.
+    """
+
+    def __init__(self, texts: Sequence[str], table: TokenTable) -> None:
+        self._table = table
+        self._open = {text.encode(): self._places(text.encode()) for text in texts}
+        for text, places in self._open.items():
+            if 0 not in places:
+                raise ValueError(f"no tokens spell {text!r}")
+        self._states: dict[bytes, int] = {b"": 0}
+        self._begun = [b""]
+
+    def _places(self, text: bytes) -> frozenset[int]:
+        """Where in a text tokens can go on to its end."""
+        places = {len(text)}
+        for start in range(len(text) - 1, -1, -1):
+            ends = range(start + 1, min(len(text), start + self._table.longest) + 1)
+            if any(end in places and text[start:end] in self._table.ids for end in ends):
+                places.add(start)
+        return frozenset(places)
+
+    def get_initial_state(self) -> int:
+        return 0
+
+    def is_final_state(self, state: int) -> bool:
+        return self._begun[state] in self._open
+
+    def get_allowed_tokens(self, state: int) -> list[int]:
+        begun = self._begun[state]
+        start = len(begun)
+        following = {
+            text[start:end]
+            for text, places in self._open.items()
+            if text.startswith(begun)
+            for end in places
+            if start < end <= start + self._table.longest
+        }
+        return [token for piece in following for token in self._table.ids.get(piece, ())]
+
+    def get_next_state(self, state: int, token: int) -> int | None:
+        piece = self._table.pieces.get(token)
+        if not piece:
+            return None
+        begun = self._begun[state] + piece
+        if not any(t.startswith(begun) and len(begun) in p for t, p in self._open.items()):
+            return None
+        if begun not in self._states:
+            self._states[begun] = len(self._begun)
+            self._begun.append(begun)
+        return self._states[begun]
+
+
+@dataclass(eq=False)
 class CompiledGrammar:
-    """A pattern on one vocabulary. Shared by all its sequences; states are looked at once."""
+    """A pattern on one vocabulary. Shared by all its sequences; states are looked at once.
+
+    Equal only to itself: it grows while it is used, and requests are told apart by their grammar.
+    """
 
     pattern: str
     table: TokenTable
     closing: tuple[int, ...] = ()
     """Tokens that lead to the end of the text when the length runs out."""
+    texts: tuple[str, ...] = ()
+    """All that the pattern allows, where that is a few texts; () = what it allows is not listed."""
     _index: Any = field(init=False, repr=False)
     _states: dict[int, _State] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        from outlines_core import Index
-
         try:
-            self._index = Index(self.pattern, self.table.core)
+            self._index = self._compile()
         except (ValueError, RuntimeError) as error:
             raise MedlocalError(
                 f"the grammar {self.pattern[:80]!r} cannot be compiled for this model's "
                 f"vocabulary: {error}",
                 hint="leave the grammar arm out (--arms free,label), or choose another format",
             ) from error
+
+    def _compile(self) -> Any:
+        if self.texts:
+            return _Texts(self.texts, self.table)
+        from outlines_core import Index
+
+        return Index(self.pattern, self.table.core)
 
     def start(self) -> "GrammarConstraint":
         """A constraint at the beginning of a text."""

@@ -12,17 +12,15 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from medlocal.evals.extract import FINAL, Extraction, extract
-from medlocal.evals.perturb import Variant
+from medlocal.evals.extract import FINAL, Extraction
+from medlocal.evals.formats import Format, left_out
+from medlocal.evals.mapping import find
 from medlocal.evals.phrases import REFUSAL
 from medlocal.evals.plain import plain
+from medlocal.evals.variant import Variant
 
-if TYPE_CHECKING:
-    from medlocal.evals.formats import Format
-
-GRADER_VERSION = 1
+GRADER_VERSION = 2
 """Rises whenever any output could be judged differently, here or in what `extract` uses."""
 
 
@@ -38,11 +36,12 @@ class Outcome(StrEnum):
     EMPTY = "EMPTY"
     """White space, or nothing at all."""
     STRICT_VALID = "STRICT_VALID"
-    """The whole output is in the language of the format's grammar and names one option."""
+    """The whole output is in the language of the format's grammar and names one option (or, where
+    several labels were asked for, a list of them)."""
     LENIENT_VALID = "LENIENT_VALID"
-    """It is not, but the extractor finds exactly one label of the set."""
+    """It is not, but the extractor finds exactly one label of the set (or a list, where asked for)."""
     AMBIGUOUS = "AMBIGUOUS"
-    """More than one label was found."""
+    """More than one label was found where one was asked for."""
     OUT_OF_SET = "OUT_OF_SET"
     """A label was found that no option has."""
     REFUSAL = "REFUSAL"
@@ -84,7 +83,7 @@ class Grade:
     """`GRADER_VERSION` of the grader."""
 
 
-def grade_output(answer: Answer, variant: Variant, form: "Format", language: str) -> Grade:
+def grade_output(answer: Answer, variant: Variant, form: Format, language: str) -> Grade:
     """Judge a generated answer: the first outcome that holds, in the order of `Outcome`.
 
     Args:
@@ -101,13 +100,15 @@ def grade_output(answer: Answer, variant: Variant, form: "Format", language: str
         return _grade(variant, Outcome.CONSTRAINT_NOT_APPLIED, broken)
     # A valid text may name no single option: the grammar of "text" allows words that two of them share.
     slot = form.read(answer.text, variant, language)
-    found = extract(answer.text, variant, language, form.name) if slot is None else Extraction()
-    if answer.finish == "length" and not (is_valid or _is_complete(found, form.name)):
+    found = find(answer.text, variant, language, form.name) if slot is None else Extraction()
+    is_list = variant.asks in {"several", "wrong_labels"}
+    is_complete = is_valid or _is_complete(found, form.name, is_list=is_list)
+    if answer.finish == "length" and not is_complete:
         return _grade(variant, Outcome.TRUNCATED, "The length ran out before a complete answer.")
     if not _is_visible(answer.text):
         return _grade(variant, Outcome.EMPTY, "The output is empty.")
-    if slot is not None:
-        reason = f"The whole output has the form {form.name!r}."
+    if slot is not None or (is_valid and variant.asks == "several"):
+        reason = f"The whole output has the form {form.name!r}{_listed(variant, slot)}."
         return _grade(variant, Outcome.STRICT_VALID, reason, slot)
     return _grade_found(found, answer.text, variant)
 
@@ -143,12 +144,13 @@ def _unmasked(answer: Answer, is_valid: bool) -> str:
     return ""
 
 
-def _is_complete(found: Extraction, form: str) -> bool:
+def _is_complete(found: Extraction, form: str, *, is_list: bool) -> bool:
     """Whether a text that was cut had already given its answer.
 
     In "reasoned", a label at the beginning or on a line of its own may open the reasoning.
     """
-    is_one = found.explicit and len(found.slots) == 1 and not found.out_of_set
+    # A list of labels that was cut may have gone on.
+    is_one = found.explicit and len(found.slots) == 1 and not found.out_of_set and not is_list
     return is_one and (form != "reasoned" or found.how in FINAL)
 
 
@@ -161,6 +163,10 @@ def _grade_found(found: Extraction, text: str, variant: Variant) -> Grade:
     # An option that is only mentioned in a refusal is what was refused.
     is_refused = not found.explicit and REFUSAL.search(plain(text)) is not None
     labels = [variant.labels[slot] for slot in found.slots] + list(found.out_of_set)
+    if variant.asks == "several" and found.slots and not (is_refused or found.out_of_set):
+        slot = left_out(variant, found.slots)
+        reason = f"The labels {', '.join(labels)} ({found.how}){_listed(variant, slot)}."
+        return _grade(variant, Outcome.LENIENT_VALID, reason, slot)
     if labels and not is_refused:
         if len(labels) > 1:
             reason = f"More than one label: {', '.join(labels)} ({found.how})."
@@ -173,6 +179,15 @@ def _grade_found(found: Extraction, text: str, variant: Variant) -> Grade:
     if is_refused:
         return _grade(variant, Outcome.REFUSAL, "The model declines to answer.")
     return _grade(variant, Outcome.UNPARSEABLE, "No label and no option's words were found.")
+
+
+def _listed(variant: Variant, slot: int | None) -> str:
+    """What a list of labels comes to; "" where no list was asked for."""
+    if variant.asks != "several":
+        return ""
+    if slot is None:
+        return " and does not leave exactly one option out"
+    return f" and leaves {variant.labels[slot]} out"
 
 
 def _grade(variant: Variant, outcome: Outcome, reason: str, slot: int | None = None) -> Grade:

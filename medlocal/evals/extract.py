@@ -15,8 +15,8 @@ from itertools import islice
 
 from medlocal.evals import phrases
 from medlocal.evals.mentions import Mention, Page, Wording
-from medlocal.evals.perturb import Variant
 from medlocal.evals.plain import plain
+from medlocal.evals.variant import Variant
 
 FINAL = frozenset({"JSON", "tag", "box", "final answer", "answer statement"})
 """The kinds of `Extraction.how` that state an answer in so many words."""

@@ -14,51 +14,25 @@ is not in the form may mean.
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import combinations
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from medlocal.errors import unknown_name
-from medlocal.evals.perturb import Variant
+from medlocal.evals.replying import LIST_JOINT
+from medlocal.evals.variant import Variant
+from medlocal.evals.wordings import mark, spoken, told
 
-_T = TypeVar("_T")
+ARMS = ("free", "grammar", "label", "cloze")
+"""How an answer is obtained: greedy text, masked text, probability of labels, or of option texts."""
+SCORED_ARMS = frozenset({"label", "cloze"})
+"""Arms that generate nothing, so that there is no form to comply with."""
 _GENERATED = frozenset({"free", "grammar"})
-
-_WORDINGS: Mapping[str, Mapping[str, str]] = {
-    "letter": {
-        "en": "Answer with only the {noun} of the correct option.",
-        "es": "Responde solo con {noun} de la opción correcta.",
-    },
-    "phrase": {
-        "en": "Answer with exactly this sentence, {mark} being the {noun} of the correct option:\n{form}",
-        "es": "Responde exactamente con esta frase, siendo {mark} {noun} de la opción correcta:\n{form}",
-    },
-    "json": {
-        "en": "Answer with only this JSON, {mark} being the {noun} of the correct option:\n{form}",
-        "es": "Responde solo con este JSON, siendo {mark} {noun} de la opción correcta:\n{form}",
-    },
-    "tag": {
-        "en": "Answer with only this XML, {mark} being the {noun} of the correct option:\n{form}",
-        "es": "Responde solo con este XML, siendo {mark} {noun} de la opción correcta:\n{form}",
-    },
-    "text": {
-        "en": "Answer with only the text of the correct option, copied exactly, without the {noun}.",
-        "es": "Responde solo con el texto de la opción correcta, copiado exactamente, sin {noun}.",
-    },
-    "reasoned": {
-        "en": "Reason briefly, in no more than three sentences. Then finish with a last line in "
-        "exactly this form, {mark} being the {noun} of the correct option:\n{form}",
-        "es": "Razona brevemente, en no más de tres frases. Termina después con una última línea "
-        "que tenga exactamente esta forma, siendo {mark} {noun} de la opción correcta:\n{form}",
-    },
-}
-"""The instruction, per format and language. None of them shows an option as if it were the answer.
-
-Short on purpose: an instruction is read once more for every question, what stands before it is not."""
-
-_NOUNS: Mapping[str, Mapping[str, str]] = {
-    "en": {"letter": "letter", "number": "number", "label": "label"},
-    "es": {"letter": "la letra", "number": "el número", "label": "la etiqueta"},
+_MAX_LIMIT = 192
+"""Tokens at most for an answer that is made from an option's text; `reasoned` has more anyway."""
+_NO_PLACE = {
+    "label": "label scores the labels, which have no fixed place in this format",
+    "cloze": "cloze scores the options' words, which this format does not ask for",
 }
 
 _FRAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -86,18 +60,52 @@ class Format(ABC):
     version: ClassVar[int] = 1
     """Rises whenever the instruction, the grammar or the rendering changes."""
     max_tokens: ClassVar[int]
-    """Where generation stops; a complete answer needs less, a talkative model is cut here."""
+    """Where the generation of a label's answer stops; a complete answer needs less, a talkative model
+    is cut here."""
     arms: ClassVar[frozenset[str]]
-    """The arms that this form can be asked through."""
+    """The arms that this form can be asked through, where the variant allows it."""
+
+    def misfit(self, arm: str) -> str:
+        """Why this form is never asked through an arm; "" = it is."""
+        if arm in self.arms:
+            return ""
+        return _NO_PLACE.get(arm, f"{arm} is no way to get an answer in this format")
+
+    def unfit(self, variant: Variant, arm: str) -> str:
+        """Why a variant cannot be asked in this form through an arm; "" = it can."""
+        if why := self.misfit(arm):
+            return why
+        if arm == "label" and variant.asks not in {"label", "next_label"}:
+            return "label scores single labels, and the answer is none here"
+        if self.name == "text" and variant.asks not in {"label", "text"}:
+            return "the format asks for an option's text, the variant for something else"
+        return ""
+
+    def limit(self, variant: Variant) -> int:
+        """Tokens after which generation stops: room for the longest reply, at most `_MAX_LIMIT`."""
+        if variant.asks == "label":
+            return self.max_tokens
+        longest = max(len(reply.encode()) for reply in variant.replies)
+        if variant.asks == "several":
+            longest = len(LIST_JOINT.join(variant.labels).encode())
+        # Backwards, most tokens hold one or two letters; a label is already within the limit.
+        needed = self.max_tokens + max(0, longest - 2) * 2 // 3
+        return max(self.max_tokens, min(_MAX_LIMIT, needed))
 
     def instruction(self, variant: Variant, language: str) -> str:
         """What the model is told about the form of its answer. It favours no option."""
-        mark = _mark(variant.labels)
-        return _spoken(_WORDINGS[self.name], language).format(
-            noun=_spoken(_NOUNS, language)[_kind(variant.labels)],
-            mark=mark,
-            form=self._fill(mark, language),
-        )
+        symbol = mark(variant.labels)
+        parts = {
+            "mark": symbol,
+            "form": self._fill(symbol, language),
+            "before": self._before(language),
+            "last": spoken(_LAST_LINE, language),
+        }
+        return told(variant, self.name, language, parts)
+
+    def _before(self, language: str) -> str:
+        """What stands before the label, as the instruction quotes it; "" = it does not."""
+        return ""
 
     def pattern(self, variant: Variant, language: str) -> str:
         """The grammar as a regular expression that a whole answer must match.
@@ -109,6 +117,10 @@ class Format(ABC):
         from outlines.types.dsl import to_regex
 
         return f"{to_regex(self._term(variant, language))}$"
+
+    def texts(self, variant: Variant, language: str) -> tuple[str, ...]:
+        """All valid texts, where they are few; () = they cannot be listed."""
+        return ()
 
     def is_valid(self, text: str, variant: Variant, language: str) -> bool:
         """Whether the whole text, to its last space, is in the language of the grammar."""
@@ -155,27 +167,34 @@ class _Framed(Format):
     arms = _GENERATED | {"label"}
 
     def render(self, variant: Variant, language: str) -> str:
-        """The gold label in its frame."""
-        return self._fill(variant.labels[variant.gold], language)
+        """The gold answer in its frame."""
+        return self._fill(_gold_reply(variant), language)
+
+    def texts(self, variant: Variant, language: str) -> tuple[str, ...]:
+        """Every reply in the frame."""
+        return tuple(self._fill(reply, language) for reply in _valid_replies(variant))
 
     def place(self, language: str) -> str | None:
         """All that stands before the label: it is forced by the grammar and need not be sampled."""
-        return _spoken(_FRAMES[self.name], language)[0].rstrip(" ")
+        return self._before(language)
+
+    def _before(self, language: str) -> str:
+        return spoken(_FRAMES[self.name], language)[0].rstrip(" ")
 
     def _fill(self, label: str, language: str) -> str:
-        before, after = _spoken(_FRAMES[self.name], language)
+        before, after = spoken(_FRAMES[self.name], language)
         return f"{before}{self._spell(label)}{after}"
 
     def _term(self, variant: Variant, language: str) -> Any:
-        from outlines.types import Choice
         from outlines.types.dsl import Sequence, String
 
-        before, after = _spoken(_FRAMES[self.name], language)
-        labels = Choice([self._spell(label) for label in variant.labels])
-        return Sequence([String(before), labels, String(after)])
+        before, after = spoken(_FRAMES[self.name], language)
+        return Sequence([String(before), _reply_term(variant, self._spell), String(after)])
 
     def _slot(self, text: str, variant: Variant, language: str) -> int | None:
-        return [self._fill(label, language) for label in variant.labels].index(text)
+        before, after = spoken(_FRAMES[self.name], language)
+        said = text[len(before) : len(text) - len(after)]
+        return _slot_of(variant, said, self._spell)
 
     def _spell(self, label: str) -> str:
         """How a label is written inside the frame."""
@@ -225,6 +244,10 @@ class Text(Format):
     max_tokens = 64
     arms = _GENERATED | {"cloze"}
 
+    def texts(self, variant: Variant, language: str) -> tuple[str, ...]:
+        """The options."""
+        return tuple(dict.fromkeys(variant.options))
+
     def render(self, variant: Variant, language: str) -> str:
         """The words of the gold option."""
         return variant.options[variant.gold]
@@ -259,29 +282,29 @@ class Reasoned(Format):
         An item's rationale is never shown to a model, and an invented one would teach it nonsense.
         """
         option = " ".join(variant.options[variant.gold].split())
-        reason = _spoken(_REASON, language).format(option=option)
-        return f"{reason}\n{self._fill(variant.labels[variant.gold], language)}"
+        reason = spoken(_REASON, language).format(option=option)
+        return f"{reason}\n{self._fill(_gold_reply(variant), language)}"
 
     def closing(self, language: str) -> str:
         """The opening of the answer's line: valid after any reasoning that has begun."""
-        return f"\n{_spoken(_LAST_LINE, language)}"
+        return f"\n{spoken(_LAST_LINE, language)}"
 
     def _fill(self, label: str, language: str) -> str:
-        return f"{_spoken(_LAST_LINE, language)} {label}"
+        return f"{spoken(_LAST_LINE, language)} {label}"
 
     def _term(self, variant: Variant, language: str) -> Any:
-        from outlines.types import Choice, Regex, one_or_more
+        from outlines.types import Regex, one_or_more
         from outlines.types.dsl import Sequence, String
 
-        opening = _spoken(_LAST_LINE, language)
+        opening = spoken(_LAST_LINE, language)
         # A line with the line breaks behind it, again and again: written so, the pattern of a line
         # stands in it once, and each of its states costs the engine a pass over the vocabulary.
         lines = one_or_more(Sequence([Regex(_line_without(opening)), one_or_more("\n")]))
-        return Sequence([lines, String(f"{opening} "), Choice(list(variant.labels))])
+        return Sequence([lines, String(f"{opening} "), _reply_term(variant, str)])
 
     def _slot(self, text: str, variant: Variant, language: str) -> int | None:
         last = text[text.rindex("\n") + 1 :]
-        return [self._fill(label, language) for label in variant.labels].index(last)
+        return _slot_of(variant, last.removeprefix(self._fill("", language)), str)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -290,24 +313,57 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 """All formats by name."""
 
 
-def _spoken(texts: Mapping[str, _T], language: str) -> _T:
-    """What a table holds for a language."""
-    if language not in texts:
-        raise unknown_name("language of a format", language, texts)
-    return texts[language]
+def reads_several(variant: Variant, said: str) -> tuple[int, ...]:
+    """The slots that a list of labels names, such as "A, C"; () = it is no list of labels in order."""
+    labels = said.split(LIST_JOINT)
+    slots = [variant.labels.index(label) for label in labels if label in variant.labels]
+    return tuple(slots) if len(slots) == len(labels) and slots == sorted(set(slots)) else ()
 
 
-def _kind(labels: tuple[str, ...]) -> str:
-    """What the labels are called. `(A)` is no letter: the model must write its brackets too."""
-    if all(len(label) == 1 and label.isalpha() for label in labels):
-        return "letter"
-    return "number" if all(label.isdecimal() for label in labels) else "label"
+def left_out(variant: Variant, slots: Collection[int]) -> int | None:
+    """The one slot that is not among some; None where that is no single one."""
+    others = [slot for slot in range(len(variant.labels)) if slot not in slots]
+    return others[0] if len(others) == 1 else None
 
 
-def _mark(labels: tuple[str, ...]) -> str:
-    """What stands for the label in the form that is shown; in no label, not even as its part."""
-    taken = "".join(labels).upper()
-    return next((mark for mark in "XZ" if mark not in taken), "?")
+def _slot_of(variant: Variant, said: str, spell: Callable[[str], str]) -> int | None:
+    if variant.asks == "several":
+        return left_out(variant, reads_several(variant, said))
+    named = [slot for slot, reply in enumerate(variant.replies) if spell(reply) == said]
+    return named[0] if len(named) == 1 else None
+
+
+def _gold_reply(variant: Variant) -> str:
+    if variant.asks != "several":
+        return variant.replies[variant.gold]
+    return LIST_JOINT.join(
+        label for slot, label in enumerate(variant.labels) if slot != variant.gold
+    )
+
+
+def _valid_replies(variant: Variant) -> tuple[str, ...]:
+    """All that may be written: the replies, or every list of some of the labels in order."""
+    if variant.asks != "several":
+        return tuple(dict.fromkeys(variant.replies))
+    return tuple(
+        LIST_JOINT.join(chosen)
+        for number in range(1, len(variant.labels) + 1)
+        for chosen in combinations(variant.labels, number)
+    )
+
+
+def _reply_term(variant: Variant, spell: Callable[[str], str]) -> Any:
+    """What may be written: one of the replies, or some of the labels in order."""
+    from outlines.types import Choice, Regex
+
+    if variant.asks != "several":
+        return Choice([spell(reply) for reply in variant.replies])
+    # Label by label, each followed by any of those behind it: for A, B, C it is `A(, B)?(, C)?` and
+    # so on, which has one state per label and place and not one per subset.
+    labels = [re.escape(spell(label)) for label in variant.labels]
+    rest = [f"({LIST_JOINT}{label})?" for label in labels]
+    lists = [label + "".join(rest[at + 1 :]) for at, label in enumerate(labels)]
+    return Regex(f"({'|'.join(lists)})")
 
 
 def _line_without(opening: str) -> str:

@@ -20,7 +20,10 @@ LANGUAGES = ("en", "es", "fr", "it")
 """Of items. Prompts and answer formats exist for the first two."""
 
 _LINE_KEYS = ("id", "subject", "vignette", "difficulty", "gold", *LANGUAGES)
-_TEXT_KEYS = ("stem", "options", "rationale")
+NOTA_VERIFIED = "nota_verified"
+"""The flag of an item whose distractors were all found wrong by a reader: with its gold gone, none of
+the others is right."""
+_TEXT_KEYS = ("stem", "options", "rationale", NOTA_VERIFIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,9 @@ def load_items(path: Path, dataset: str, split: str, language: str) -> list[Item
     """Read the items of one language from a file in the project's own form.
 
     One JSON object per line: `id`, `subject`, `gold` (the letter of an option), and per language an
-    object with `stem`, `options` and, if there is one, `rationale`. `vignette` (true: the question
-    tells of a patient) and `difficulty` may be left out. The other language may be missing too,
+    object with `stem`, `options` and, if there is one, `rationale`; `nota_verified` (true: somebody
+    found every wrong option wrong in itself) becomes the flag `NOTA_VERIFIED`. `vignette` (true: the
+    question tells of a patient) and `difficulty` may be left out. The other language may be missing too,
     but where it is there it is checked as well: a file is sound in all languages or refused.
 
     Raises:
@@ -141,7 +145,7 @@ class _Line:
         self.id = self._text(self.values, "id")
         self.subject = self._text(self.values, "subject")
         self.difficulty = self._text(self.values, "difficulty", default="")
-        self.is_vignette = self._boolean("vignette")
+        self.is_vignette = self._boolean(self.values, "vignette")
         self.languages = {key: self._language(key) for key in LANGUAGES if key in self.values}
 
     def item(self, dataset: str, split: str, language: str) -> Item:
@@ -151,7 +155,8 @@ class _Line:
                 f"{self.where}: language {language!r} is missing",
                 hint=f"add {language!r} with a stem and options, or ask for another language",
             )
-        stem, options, rationale = self.languages[language]
+        stem, options, rationale, is_verified = self.languages[language]
+        flags = {"vignette": self.is_vignette, NOTA_VERIFIED: is_verified}
         return Item(
             id=self.id,
             dataset=dataset,
@@ -164,10 +169,10 @@ class _Line:
             group=f"{dataset}/{self.id}",
             difficulty=self.difficulty,
             rationale=rationale,
-            flags=("vignette",) if self.is_vignette else (),
+            flags=tuple(name for name, is_set in flags.items() if is_set),
         )
 
-    def _language(self, language: str) -> tuple[str, tuple[str, ...], str]:
+    def _language(self, language: str) -> tuple[str, tuple[str, ...], str, bool]:
         values = self._object(f"{language!r}", self.values[language], _TEXT_KEYS)
         options = self._options(values, language)
         labels = LETTERS[: len(options)]
@@ -180,7 +185,8 @@ class _Line:
             )
         stem = self._text(values, "stem", inside=language)
         rationale = self._text(values, "rationale", inside=language, default="")
-        return stem, options, rationale
+        is_verified = self._boolean(values, NOTA_VERIFIED, inside=language)
+        return stem, options, rationale, is_verified
 
     def _options(self, values: Mapping[str, object], language: str) -> tuple[str, ...]:
         options = values.get("options")
@@ -229,10 +235,11 @@ class _Line:
             raise UsageError(f"{self.where}: {name} holds half a character (a lone surrogate)")
         return value
 
-    def _boolean(self, key: str) -> bool:
-        value = self.values.get(key, False)
+    def _boolean(self, values: Mapping[str, object], key: str, *, inside: str = "") -> bool:
+        value = values.get(key, False)
         if not isinstance(value, bool):
-            raise UsageError(f"{self.where}: {key} must be true or false, not {value!r}")
+            name = f"{inside}.{key}" if inside else key
+            raise UsageError(f"{self.where}: {name} must be true or false, not {value!r}")
         return value
 
 

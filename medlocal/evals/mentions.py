@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from medlocal.evals.perturb import Variant
 from medlocal.evals.phrases import (
     AFTER_LABEL,
     CONJUNCTION,
@@ -21,6 +20,7 @@ from medlocal.evals.phrases import (
     PART_OF_NAME,
 )
 from medlocal.evals.plain import plain
+from medlocal.evals.variant import Variant
 
 _ENUMERATING = re.compile(r"\s?[)\]]|\"\s?:|\.\s|\.?$|:|\s-\s|\.?\n")
 _ARTICLE = re.compile(r"\bla $", re.IGNORECASE)

@@ -1,148 +1,195 @@
-"""Perturbations: pure functions from an item and a seed to a variant of it.
+"""Perturbed items: one step, or two steps of different families, by name.
 
-A variant is what is shown: a stem, labels, options in an order. `origin` maps what is shown back to
-the item's own options, so that answers are compared by content across variants, never by label. A
-perturbation registers itself here with its name, its version and what it does to the gold, and is
-reached through `apply` only: a plan names it, a suite lists it, and adding one touches this registry
-and nothing else. This module knows nothing of prompts, formats or models.
+A plan names variants, a suite lists them; adding a perturbation touches the module of its kind and
+nothing else. Which two steps may follow each other is data, and a refused pair says why. This module
+knows nothing of prompts, formats or models.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from medlocal.errors import unknown_name
-from medlocal.evals.items import LETTERS, Item, canonical_json
+from medlocal.catalog import data_root
+from medlocal.errors import MissingError, UsageError
+from medlocal.evals import ordering, replying, rewriting
+from medlocal.evals.items import Item
+from medlocal.evals.steps import FAMILIES, JOINT, PERTURBATIONS, Step, parse_step
+from medlocal.evals.variant import NO_PEERS, Draw, NotApplicableError, Peers, Variant, derive_seed
+from medlocal.evals.variant import original as _original
 
+__all__ = [
+    "ORIGINAL",
+    "PERTURBATIONS",
+    "NotApplicableError",
+    "Peers",
+    "Variant",
+    "VariantName",
+    "apply",
+    "derive_seed",
+    "example_of",
+    "parse_variant",
+]
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """An item as it is shown after a perturbation."""
-
-    item: Item
-    name: str
-    """Of the perturbation; "original" = none."""
-    version: int
-    """Of the perturbation: it rises whenever its output changes."""
-    seed: int
-    """What the perturbation drew from; 0 where it draws nothing."""
-    stem: str
-    labels: tuple[str, ...]
-    """One per slot, all different."""
-    options: tuple[str, ...]
-    """The texts, in the order shown."""
-    origin: tuple[int, ...]
-    """Per slot, the index in `item.options` of what it shows; -1 = not one of the item's."""
-    gold: int
-    """The slot that is right."""
-    verified: bool
-    """False: the right answer may have changed and nobody checked. Never pooled with verified ones."""
-
-    def __post_init__(self) -> None:
-        if not len(self.labels) == len(self.options) == len(self.origin) >= 2:
-            raise ValueError(f"variant {self.name!r}: labels, options and origin differ in length")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"variant {self.name!r}: a label stands twice in {self.labels}")
-        own = [index for index in self.origin if index != -1]
-        if len(set(own)) != len(own) or not set(own) <= set(range(len(self.item.options))):
-            raise ValueError(f"variant {self.name!r}: origin {self.origin} does not fit the item")
-        if not 0 <= self.gold < len(self.options):
-            raise ValueError(f"variant {self.name!r}: gold slot {self.gold} is outside the options")
-
-    def content(self, slot: int | None) -> int | None:
-        """What an answered slot means: the index in `item.options`, or -1 for a text of no option.
-
-        Args:
-            slot: where the answer points; None = there is no answer, which means nothing.
-
-        Raises:
-            IndexError: there is no such slot. A negative slot is never counted from the end.
-        """
-        if slot is None:
-            return None
-        if slot < 0:
-            raise IndexError(f"slot {slot} of a variant with {len(self.origin)}")
-        return self.origin[slot]
+ORIGINAL = "original"
+TWO_STEPS = "two steps"
+"""The family of variants of two steps."""
+_KINDS = (ordering, replying, rewriting)
+"""Imported for what they register."""
 
 
 @dataclass(frozen=True, slots=True)
-class Perturbation:
-    """An entry of the registry."""
+class VariantName:
+    """What the name of a variant says."""
 
-    name: str
-    version: int
-    """Rises whenever the output changes for any item: it is part of the job key."""
-    family: str
-    """Tests on the variants of one family are corrected together (Holm)."""
-    gold: str
-    """What happens to the gold, in words."""
-    is_seeded: bool
-    """False: the seed is ignored and recorded as 0, so that no two keys name one variant."""
-    build: Callable[["Perturbation", Item, int], Variant]
+    steps: tuple[Step, ...]
+    """In the order in which they are taken; none for the original."""
 
+    @property
+    def name(self) -> str:
+        """The one spelling of the name."""
+        return JOINT.join(step.name for step in self.steps) or ORIGINAL
 
-_registry: dict[str, Perturbation] = {}
+    @property
+    def version(self) -> str:
+        """Of its steps."""
+        return JOINT.join(str(step.perturbation.version) for step in self.steps) or "1"
 
-PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(_registry)
-"""All perturbations by name, in the order in which they are defined."""
+    @property
+    def family(self) -> str:
+        """Of its step; "original", or "two steps"."""
+        if len(self.steps) > 1:
+            return TWO_STEPS
+        return self.steps[0].family if self.steps else ORIGINAL
 
-Build = Callable[[Perturbation, Item, int], Variant]
+    @property
+    def needs_peers(self) -> bool:
+        """True where a step takes something from the set's other items."""
+        return any(step.perturbation.needs_peers for step in self.steps)
 
-
-def _perturbation(
-    name: str, *, version: int, family: str, gold: str, is_seeded: bool
-) -> Callable[[Build], Build]:
-    """Register the decorated function under a name."""
-
-    def register(build: Build) -> Build:
-        if name in _registry:
-            raise ValueError(f"two perturbations are called {name!r}")
-        _registry[name] = Perturbation(name, version, family, gold, is_seeded, build)
-        return build
-
-    return register
+    @property
+    def is_seeded(self) -> bool:
+        """True where another seed may give another variant."""
+        return any(step.perturbation.is_seeded for step in self.steps)
 
 
-def apply(item: Item, name: str = "original", seed: int = 0) -> Variant:
-    """Build the variant of an item.
+@lru_cache(maxsize=4096)
+def parse_variant(text: str) -> VariantName:
+    """Read the name of a variant: `original`, one perturbation, or two joined by "+" in any order.
+
+    Raises:
+        UsageError: a name is unknown, or the two do not go together; the message says why.
+    """
+    if text == ORIGINAL:
+        return VariantName(())
+    steps = [parse_step(part) for part in text.split(JOINT)]
+    if len(steps) > 2:
+        raise UsageError(f"variant {text!r}: two steps at most")
+    steps.sort(key=lambda step: FAMILIES.index(step.family))
+    if len(steps) == 2 and (why := refusal(steps[0], steps[1])):
+        raise UsageError(f"variant {text!r}: {why}", hint="see `medlocal perturbations --pairs`")
+    return VariantName(tuple(steps))
+
+
+def apply(item: Item, name: str = ORIGINAL, seed: int = 0, peers: Peers = NO_PEERS) -> Variant:
+    """Build a variant of an item.
+
+    Every step draws from a seed of its own, made from the source item, the step and `seed`: a step
+    draws the same alone and as one of two, and the same in both languages of an item.
 
     Args:
         item: the question.
-        name: of the perturbation.
-        seed: what it may draw from; see `derive_seed`.
+        name: of the variant; see `parse_variant`.
+        seed: of the run; another one gives other draws.
+        peers: the set's other items, for the perturbations that take something from them.
 
     Raises:
-        UsageError: no perturbation has that name.
+        UsageError: no variant has that name.
+        NotApplicableError: it makes no sense of this item; the message says why.
     """
-    if name not in PERTURBATIONS:
-        raise unknown_name("perturbation", name, PERTURBATIONS)
-    perturbation = PERTURBATIONS[name]
-    return perturbation.build(perturbation, item, seed if perturbation.is_seeded else 0)
-
-
-def derive_seed(*parts: str) -> int:
-    """A seed that depends on all parts, the same on every machine and in every process.
-
-    Returns:
-        A whole number from 0 to 2**63 - 1, which SQLite and numpy both hold. The parts are hashed
-        as a list: ("ab", "c") and ("a", "bc") give different seeds.
-    """
-    digest = hashlib.sha256(canonical_json(parts)).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-@_perturbation("original", version=1, family="original", gold="stays in its slot", is_seeded=False)
-def _original(perturbation: Perturbation, item: Item, seed: int) -> Variant:
-    return Variant(
-        item=item,
-        name=perturbation.name,
-        version=perturbation.version,
-        seed=seed,
-        stem=item.stem,
-        labels=tuple(LETTERS[: len(item.options)]),
-        options=item.options,
-        origin=tuple(range(len(item.options))),
-        gold=item.gold,
-        verified=True,
+    named = parse_variant(name)
+    variant = _original(item)
+    for step in named.steps:
+        variant = _taken(variant, step, seed, peers)
+    return replace(
+        variant, name=named.name, version=named.version, seed=seed if named.is_seeded else 0
     )
+
+
+def example_of(item: Item, name: str, seed: int = 0, peers: Peers = NO_PEERS) -> Variant:
+    """A few-shot example for questions in a variant: its answer has the form that they ask for.
+
+    Only the steps that shape answers are taken; the example's content stays as it is.
+
+    Raises:
+        NotApplicableError: a step makes no sense of the example.
+    """
+    variant = _original(item)
+    for step in parse_variant(name).steps:
+        if step.perturbation.shapes_answer:
+            variant = _taken(variant, step, seed, peers)
+    return variant
+
+
+def _taken(variant: Variant, step: Step, seed: int, peers: Peers) -> Variant:
+    draw = Draw(derive_seed(variant.item.group, step.name, str(seed)))
+    return step.perturbation.change(variant, step.argument, draw, peers)
+
+
+def refusal(first: Step, second: Step) -> str:
+    """Why one step may not follow another; "" = it may. See `pairs.toml`."""
+    if first.family == second.family:
+        return f"both change the {first.family}: two steps must be of different families"
+    for rule in _refused():
+        if rule.fits(first, second):
+            return rule.why
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A line of the table: names of steps, of perturbations or of families, and why not."""
+
+    first: frozenset[str]
+    second: frozenset[str]
+    why: str
+
+    def fits(self, first: Step, second: Step) -> bool:
+        ahead, behind = (
+            {step.name, step.perturbation.name, step.family} for step in (first, second)
+        )
+        return bool(
+            (ahead & self.first and behind & self.second)
+            or (ahead & self.second and behind & self.first)
+        )
+
+
+def refused_pairs() -> list[tuple[str, str, str]]:
+    """The table of pairs that do not go together: (names, other names, why) per line of it."""
+    return [
+        (", ".join(sorted(rule.first)), ", ".join(sorted(rule.second)), rule.why)
+        for rule in _refused()
+    ]
+
+
+@lru_cache(maxsize=1)
+def _refused() -> tuple[_Rule, ...]:
+    """The table of pairs, checked: every name in it is one of ours."""
+    path = data_root() / "benchmarks" / "perturbations" / "pairs.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    return tuple(_rule(str(path), rule) for rule in values.get("refused", []))
+
+
+def _rule(where: str, values: Mapping[str, object]) -> _Rule:
+    first, second, why = (values.get(key) for key in ("first", "second", "why"))
+    if not (isinstance(first, list) and isinstance(second, list) and isinstance(why, str) and why):
+        raise UsageError(f"{where}: a refused pair needs the lists first and second, and why")
+    for name in (*first, *second):
+        if name not in FAMILIES and name not in PERTURBATIONS:
+            parse_step(name)
+    return _Rule(frozenset(first), frozenset(second), why)

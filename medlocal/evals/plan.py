@@ -8,43 +8,54 @@ answer comes in as an opaque `identity`.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
 from medlocal.errors import UsageError, unknown_name
-from medlocal.evals.formats import FORMATS, Format
+from medlocal.evals.formats import ARMS, FORMATS, Format
 from medlocal.evals.items import Item, canonical_json
-from medlocal.evals.perturb import PERTURBATIONS, Variant, apply, derive_seed
+from medlocal.evals.perturb import (
+    ORIGINAL,
+    NotApplicableError,
+    Peers,
+    Variant,
+    apply,
+    example_of,
+    parse_variant,
+)
 from medlocal.evals.prompts import Message, Prompt, build_messages
+from medlocal.evals.variant import NO_PEERS
 
-ARMS = ("free", "grammar", "label", "cloze")
-"""How an answer is obtained: greedy text, masked text, probability of labels, or of option texts."""
-
-_REASONS = {
-    "label": "label scores the labels, which have no fixed place in this format",
-    "cloze": "cloze scores the options' words, which this format does not ask for",
-}
 _KEY_LENGTH = 32
 """Hex digits of a key: 128 bits, so that no two jobs of any store will ever share one by chance."""
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRequest:
+class Crossing:
     """What is to be crossed with the items. Names that stand twice count once."""
 
     prompts: tuple[Prompt, ...]
-    """An item is asked with those of its language; every item needs one."""
+    """A variant is asked with those of its language; every variant needs one."""
     formats: tuple[str, ...]
     """Names in `FORMATS`."""
     arms: tuple[str, ...] = ("free", "grammar")
-    """Names in `ARMS`; pairs with a format that make no sense are left out, see `skipped_pairs`."""
-    variants: tuple[str, ...] = ("original",)
-    """Names of perturbations."""
+    """Names in `ARMS`; what makes no sense together is left out, see `Plan.unfit`."""
+    variants: tuple[str, ...] = (ORIGINAL,)
+    """Names of variants; see `perturb.parse_variant`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """One crossing, or several whose jobs are put together, each job once."""
+
+    crossings: tuple[Crossing, ...]
     examples: Callable[[Item], Sequence[Item]] = lambda _: ()
-    """Questions shown unperturbed, with their gold answers, before an item."""
+    """Questions shown with their gold answers before an item, in the answer form of its variant."""
     seed: int = 0
     """Another seed gives other draws to the perturbations that draw."""
+    peers: Peers = NO_PEERS
+    """All items of the sets, for the perturbations that take something from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +87,25 @@ class AnswerForm:
     max_tokens: int
 
 
-def plan_jobs(
-    request: PlanRequest, items: Iterable[Item], identity: Mapping[str, object]
-) -> Iterator[Job]:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The jobs of an evaluation of one model, and what was left out of it."""
+
+    jobs: tuple[Job, ...]
+    """Item by item, in the order of the request."""
+    passed_over: Mapping[tuple[str, str], int]
+    """(variant, why) to the number of items of which the variant makes no sense."""
+    unfit: Mapping[tuple[str, str, str], tuple[str, ...]]
+    """(format, arm, why) to the variants that cannot be asked so."""
+    num_by_crossing: tuple[int, ...]
+    """Jobs per crossing of the request; one that several ask for counts for the first."""
+
+
+def make_plan(request: PlanRequest, items: Iterable[Item], identity: Mapping[str, object]) -> Plan:
     """All jobs of an evaluation of one model: items × variants × prompts × formats × arms.
 
-    Jobs come item by item, and within an item by variant, prompt, format and arm, in the order of
-    the request. The request is checked before the first job is made.
+    Jobs come item by item, and within an item by crossing, variant, prompt, format and arm, in the
+    order of the request. The request is checked before the first job is made.
 
     Args:
         request: what to cross the items with.
@@ -95,35 +118,25 @@ def plan_jobs(
             prompt in its language, or an item's examples do not fit it.
     """
     chosen = tuple(items)
-    forms = _forms(request)
-    for name in request.variants:
-        _check_name("perturbation", name, PERTURBATIONS)
-    if not request.variants:
-        raise UsageError("no variant is asked for", hint='"original" is the unperturbed one')
-    _check_prompts(request, chosen)
+    if not request.crossings:
+        raise UsageError("a plan needs something to cross the items with")
+    planner = _Planner(request, identity)
+    for crossing in request.crossings:
+        _forms(crossing)
+        if not crossing.variants:
+            raise UsageError("no variant is asked for", hint=f'"{ORIGINAL}" is the unperturbed one')
+        for name in crossing.variants:
+            parse_variant(name)
+        _check_prompts(crossing, chosen)
     asked = [(item, _examples(request, item)) for item in chosen]
-    return _jobs(request, asked, forms, identity)
-
-
-def skipped_pairs(formats: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str, str]]:
-    """The pairs that a plan leaves out because they make no sense.
-
-    Returns:
-        (format, arm, why) for each.
-
-    Raises:
-        UsageError: no format or arm has one of the names.
-    """
-    for name in formats:
-        _check_name("format", name, FORMATS)
-    for arm in arms:
-        _check_name("arm", arm, ARMS)
-    return [
-        (name, arm, _REASONS.get(arm, f"{arm} is no way to get an answer in this format"))
-        for name in dict.fromkeys(formats)
-        for arm in dict.fromkeys(arms)
-        if arm not in FORMATS[name].arms
-    ]
+    for item, examples in asked:
+        planner.add(item, examples)
+    return Plan(
+        tuple(planner.jobs.values()),
+        planner.passed_over,
+        planner.unfit_variants(),
+        tuple(planner.num_by_crossing),
+    )
 
 
 def take(items: Iterable[Item], limit: int | None) -> list[Item]:
@@ -171,7 +184,7 @@ def job_key(
     determines = {
         "identity": dict(identity),
         "item": variant.item.content_sha256,
-        "variant": {"name": variant.name, "version": variant.version, "seed": variant.seed},
+        "variant": {"name": variant.name, "version": _version(variant), "seed": variant.seed},
         "messages": [[message.role, message.content] for message in messages],
         "format": asdict(form),
         "arm": arm,
@@ -179,55 +192,109 @@ def job_key(
     return hashlib.sha256(canonical_json(determines)).hexdigest()[:_KEY_LENGTH]
 
 
-def _jobs(
-    request: PlanRequest,
-    asked: Sequence[tuple[Item, Sequence[Item]]],
-    forms: Sequence[tuple[Format, Sequence[str]]],
-    identity: Mapping[str, object],
-) -> Iterator[Job]:
-    for item, examples in asked:
-        prompts = [p for p in dict.fromkeys(request.prompts) if p.language == item.language]
-        shown = tuple(apply(example) for example in examples)
-        for variant, prompt, (form, arms) in product(_variants(request, item), prompts, forms):
-            messages = build_messages(variant, prompt, form, shown)
-            described = _describe(form, variant, prompt.language)
-            for arm in arms:
-                yield Job(
-                    key=job_key(identity, variant, messages, described, arm),
-                    variant=variant,
-                    prompt=prompt,
-                    format=form.name,
-                    arm=arm,
-                    messages=messages,
-                    examples=tuple(example.item.id for example in shown),
-                )
+def _version(variant: Variant) -> int | str:
+    # A number where it is one, as it was before variants could have two steps.
+    return int(variant.version) if variant.version.isdecimal() else variant.version
 
 
-def _variants(request: PlanRequest, item: Item) -> Iterator[Variant]:
-    for name in dict.fromkeys(request.variants):
-        # Drawn from the group, which has no language: parallel items get the same draws.
-        yield apply(item, name, derive_seed(item.group, name, str(request.seed)))
+class _Planner:
+    """Makes the jobs, and remembers what it had to leave out."""
+
+    def __init__(self, request: PlanRequest, identity: Mapping[str, object]) -> None:
+        self._request = request
+        self._identity = identity
+        self._names = [dict.fromkeys(c.variants) for c in request.crossings]
+        self._forms = [_forms(crossing) for crossing in request.crossings]
+        self.jobs: dict[str, Job] = {}
+        self.num_by_crossing = [0] * len(request.crossings)
+        self.passed_over: dict[tuple[str, str], int] = {}
+        self._unfit: dict[tuple[str, str, str], dict[str, None]] = {}
+
+    def add(self, item: Item, examples: Sequence[Item]) -> None:
+        """Make the jobs of one item."""
+        built = self._build(item, examples)
+        for number, crossing in enumerate(self._request.crossings):
+            before, forms = len(self.jobs), self._forms[number]
+            for name in self._names[number]:
+                if name not in built:
+                    continue
+                variant, shown = built[name]
+                prompts = [
+                    p
+                    for p in dict.fromkeys(crossing.prompts)
+                    if p.language == variant.prompt_language
+                ]
+                for prompt, (form, arms) in product(prompts, forms):
+                    self._ask(variant, shown, prompt, form, arms)
+            self.num_by_crossing[number] += len(self.jobs) - before
+
+    def _build(
+        self, item: Item, examples: Sequence[Item]
+    ) -> dict[str, tuple[Variant, tuple[Variant, ...]]]:
+        """The variants that make sense of an item, by name, each with its examples."""
+        seed, peers = self._request.seed, self._request.peers
+        built: dict[str, tuple[Variant, tuple[Variant, ...]]] = {}
+        for name in dict.fromkeys(name for names in self._names for name in names):
+            try:
+                variant = apply(item, name, seed, peers)
+                shown = tuple(example_of(example, name, seed, peers) for example in examples)
+            except NotApplicableError as refused:
+                # An item whose content stands twice is one question, and counted as one.
+                key = (name, refused.message)
+                self.passed_over[key] = self.passed_over.get(key, 0) + 1
+                continue
+            built[name] = variant, shown
+        return built
+
+    def _ask(
+        self,
+        variant: Variant,
+        shown: tuple[Variant, ...],
+        prompt: Prompt,
+        form: Format,
+        arms: Sequence[str],
+    ) -> None:
+        fitting = [arm for arm in arms if not self._misfit(variant, form, arm)]
+        if not fitting:
+            return
+        messages = build_messages(variant, prompt, form, shown)
+        described = _describe(form, variant, prompt.language)
+        for arm in fitting:
+            key = job_key(self._identity, variant, messages, described, arm)
+            if key not in self.jobs:
+                ids = tuple(example.item.id for example in shown)
+                self.jobs[key] = Job(key, variant, prompt, form.name, arm, messages, ids)
+
+    def _misfit(self, variant: Variant, form: Format, arm: str) -> str:
+        if why := form.unfit(variant, arm):
+            self._unfit.setdefault((form.name, arm, why), {})[variant.name] = None
+        return why
+
+    def unfit_variants(self) -> dict[tuple[str, str, str], tuple[str, ...]]:
+        """What could not be asked, with the variants' names in order."""
+        return {key: tuple(names) for key, names in self._unfit.items()}
 
 
 def _describe(form: Format, variant: Variant, language: str) -> AnswerForm:
-    return AnswerForm(form.name, form.version, form.pattern(variant, language), form.max_tokens)
+    return AnswerForm(form.name, form.version, form.pattern(variant, language), form.limit(variant))
 
 
-def _forms(request: PlanRequest) -> list[tuple[Format, list[str]]]:
-    """The formats asked for, each with the arms asked for that it can be answered through."""
-    if not request.formats or not request.arms:
+def _forms(crossing: Crossing) -> list[tuple[Format, list[str]]]:
+    """The formats asked for, each with the arms asked for."""
+    if not crossing.formats or not crossing.arms:
         raise UsageError("a plan needs at least one format and one arm")
-    skipped = {(name, arm) for name, arm, _ in skipped_pairs(request.formats, request.arms)}
-    names, arms = dict.fromkeys(request.formats), dict.fromkeys(request.arms)
+    names, arms = dict.fromkeys(crossing.formats), dict.fromkeys(crossing.arms)
+    for name in names:
+        _check_name("format", name, FORMATS)
     for arm in arms:
-        if all((name, arm) in skipped for name in names):
+        _check_name("arm", arm, ARMS)
+        if all(FORMATS[name].misfit(arm) for name in names):
             fitting = ", ".join(name for name, form in FORMATS.items() if arm in form.arms)
             raise UsageError(
                 f"arm {arm!r} fits none of the formats asked for ({', '.join(names)})",
                 hint=f"it fits: {fitting}",
             )
-    forms = [(FORMATS[name], [a for a in arms if (name, a) not in skipped]) for name in names]
-    return [(form, fitting) for form, fitting in forms if fitting]
+    return [(FORMATS[name], list(arms)) for name in names]
 
 
 def _check_name(kind: str, name: str, known: Collection[str]) -> None:
@@ -235,7 +302,7 @@ def _check_name(kind: str, name: str, known: Collection[str]) -> None:
         raise unknown_name(kind, name, known)
 
 
-def _check_prompts(request: PlanRequest, items: Sequence[Item]) -> None:
+def _check_prompts(request: Crossing, items: Sequence[Item]) -> None:
     languages = {prompt.language for prompt in request.prompts}
     for item in items:
         if item.language not in languages:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from medlocal.errors import MissingError, UsageError, unknown_name
 from medlocal.evals.items import LANGUAGES
-from medlocal.evals.perturb import Variant
+from medlocal.evals.variant import Variant
 
 Role = Literal["system", "user", "assistant"]
 
@@ -108,10 +108,11 @@ def build_messages(
 def _user_turn(variant: Variant, prompt: Prompt, form: Form) -> str:
     # Values are never formatted again: a stem with braces in it stays as it is.
     question = prompt.question.format(stem=variant.stem)
-    if variant.item.context:
-        question = prompt.with_context.format(context=variant.item.context, question=question)
+    if variant.context:
+        question = prompt.with_context.format(context=variant.context, question=question)
+    option = f"{variant.wrapper} {{text}}" if variant.wrapper else prompt.option
     options = prompt.separator.join(
-        prompt.option.format(label=label, text=text)
+        option.format(label=label, text=text)
         for label, text in zip(variant.labels, variant.options, strict=True)
     )
     instruction = form.instruction(variant, prompt.language)

@@ -15,19 +15,16 @@ import numpy as np
 
 from medlocal.errors import MedlocalError
 from medlocal.evals.answers import Outcome
-from medlocal.evals.formats import FORMATS
-from medlocal.evals.perturb import derive_seed
+from medlocal.evals.formats import ARMS, FORMATS, SCORED_ARMS
 from medlocal.evals.stats import Rate, bootstrap_mean_difference, mcnemar, wilson
+from medlocal.evals.variant import derive_seed
 
 NOT_ASKED = frozenset({Outcome.ENGINE_ERROR, Outcome.CONSTRAINT_NOT_APPLIED})
 """Left out of every denominator."""
 READABLE = frozenset({Outcome.STRICT_VALID, Outcome.LENIENT_VALID, Outcome.SCORED})
 """An option was chosen."""
-ARMS = ("free", "grammar", "label", "cloze")
-SCORED_ARMS = frozenset({"label", "cloze"})
-"""Arms that generate nothing, so that there is no form to comply with."""
 
-_CONDITION = ("model", "dataset", "language", "variant", "prompt", "format")
+_CONDITION = ("model", "dataset", "language", "variant", "verified", "prompt", "format")
 # Where a name sorts before the alphabet does: the unperturbed variant first, then formats and arms in
 # their own order.
 _RANK = {name: rank for rank, name in enumerate(("original", *FORMATS, *ARMS), start=-1)}
@@ -58,6 +55,17 @@ class GradedAnswer:
     correct: bool
     stats: Mapping[str, object]
     """The record's measurements; `tax_nats` and `label_mass` are read here."""
+    verified: bool = True
+    """False: nobody checked that the variant's gold is still right. Never pooled with verified ones."""
+    slot: int | None = None
+    """Where the chosen option was shown; None = none."""
+    meaning: str | None = None
+    """The option chosen, comparable across the variants of an item: equal for equal content, also for
+    an option that is none of the item's own; None = none was chosen, which equals nothing."""
+    key: str = ""
+    """Of the job."""
+    question: str = ""
+    """Equal where two models were asked the same words of the same variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class ScoreRow:
     dataset: str
     language: str
     variant: str
+    verified: bool
     prompt: str
     format: str
     arm: str
@@ -108,6 +117,7 @@ class ConstraintEffect:
     dataset: str
     language: str
     variant: str
+    verified: bool
     prompt: str
     format: str
     n: int
@@ -132,7 +142,7 @@ class ConstraintEffect:
 def score_rows(answers: Iterable[GradedAnswer]) -> list[ScoreRow]:
     """One row per condition and arm, in an order that does not depend on that of the answers."""
     groups = _grouped(answers, (*_CONDITION, "arm"))
-    return [_score_row(key, group) for key, group in groups]
+    return [_score_row(group) for _, group in groups]
 
 
 def constraint_effects(answers: Iterable[GradedAnswer]) -> list[ConstraintEffect]:
@@ -161,23 +171,24 @@ def is_at_chance(accuracy: Rate, chance: float | None) -> bool:
     return accuracy.low is not None and chance is not None and accuracy.low <= chance
 
 
-def _score_row(key: tuple[str, ...], answers: Sequence[GradedAnswer]) -> ScoreRow:
-    model, dataset, language, variant, prompt, format_name, arm = key
+def _score_row(answers: Sequence[GradedAnswer]) -> ScoreRow:
+    condition = answers[0]
     asked = [answer for answer in answers if answer.outcome not in NOT_ASKED]
     n = len(asked)
     strict = [answer for answer in asked if answer.outcome == Outcome.STRICT_VALID]
     readable = [answer for answer in asked if answer.outcome in READABLE]
-    is_scored = arm in SCORED_ARMS
+    is_scored = condition.arm in SCORED_ARMS
     acc_lenient = wilson(_num_right(readable), n)
     chance = fmean(1 / answer.num_options for answer in asked) if asked else None
     return ScoreRow(
-        model=model,
-        dataset=dataset,
-        language=language,
-        variant=variant,
-        prompt=prompt,
-        format=format_name,
-        arm=arm,
+        model=condition.model,
+        dataset=condition.dataset,
+        language=condition.language,
+        variant=condition.variant,
+        verified=condition.verified,
+        prompt=condition.prompt,
+        format=condition.format,
+        arm=condition.arm,
         n=n,
         excluded=len(answers) - n,
         outcomes=_count_outcomes(answers),
@@ -196,22 +207,23 @@ def _score_row(key: tuple[str, ...], answers: Sequence[GradedAnswer]) -> ScoreRo
 
 
 def _effect(
-    key: tuple[str, ...], pairs: Sequence[tuple[GradedAnswer, GradedAnswer]]
+    key: Sequence[object], pairs: Sequence[tuple[GradedAnswer, GradedAnswer]]
 ) -> ConstraintEffect:
-    model, dataset, language, variant, prompt, format_name = key
+    condition = pairs[0][0]
     kept = [pair for pair in pairs if not any(answer.outcome in NOT_ASKED for answer in pair)]
     n = len(kept)
     differences = [int(grammar.correct) - int(free.correct) for free, grammar in kept]
     b, c = differences.count(-1), differences.count(1)
-    rng = np.random.default_rng(derive_seed("constraint_effect", *key))
+    rng = np.random.default_rng(derive_seed("constraint_effect", *map(str, key)))
     interval = bootstrap_mean_difference(differences, [free.group_id for free, _ in kept], rng)
     return ConstraintEffect(
-        model=model,
-        dataset=dataset,
-        language=language,
-        variant=variant,
-        prompt=prompt,
-        format=format_name,
+        model=condition.model,
+        dataset=condition.dataset,
+        language=condition.language,
+        variant=condition.variant,
+        verified=condition.verified,
+        prompt=condition.prompt,
+        format=condition.format,
         n=n,
         excluded=len(pairs) - n,
         b=b,
@@ -231,12 +243,14 @@ def _is_same(first: GradedAnswer, second: GradedAnswer) -> bool:
 
 def _grouped(
     answers: Iterable[GradedAnswer], names: Sequence[str]
-) -> list[tuple[tuple[str, ...], list[GradedAnswer]]]:
+) -> list[tuple[tuple[object, ...], list[GradedAnswer]]]:
     key_of = attrgetter(*names)
-    groups: dict[tuple[str, ...], list[GradedAnswer]] = {}
+    groups: dict[tuple[object, ...], list[GradedAnswer]] = {}
     for answer in answers:
         groups.setdefault(key_of(answer), []).append(answer)
-    return sorted(groups.items(), key=lambda group: [(_RANK.get(p, 0), p) for p in group[0]])
+    return sorted(
+        groups.items(), key=lambda group: [(_RANK.get(str(p), 0), str(p)) for p in group[0]]
+    )
 
 
 def _by_item(answers: Iterable[GradedAnswer], arm: str) -> dict[str, GradedAnswer]:

@@ -25,6 +25,10 @@ NUM_RESAMPLES = 10_000
 
 _CHUNK_ELEMENTS = 2_000_000
 """Numbers held at once while resampling: 16 MB of them."""
+_FEW_KINDS = 64
+_FEW_PER_CLUSTER = 0.1
+"""Up to this many kinds of clusters, or this many per cluster, it is drawn how often each kind occurs:
+a multinomial draw costs some ten times as much per kind as drawing one cluster does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,32 @@ def wilson(hits: int, n: int) -> Rate:
         raise ValueError(f"{hits} of {n} is no share")
     if n == 0:
         return Rate(None, None, None, 0)
-    share, z2 = hits / n, _quantile(1 - (1 - CONFIDENCE) / 2) ** 2
-    centre = share + z2 / (2 * n)
-    half = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n)
-    # At the ends one bound is exact; rounding would leave it some 1e-17 beside.
-    low = 0.0 if hits == 0 else (centre - half) / (1 + z2 / n)
-    high = 1.0 if hits == n else (centre + half) / (1 + z2 / n)
+    low, high = _wilson_bounds(hits / n, n)
+    return Rate(hits / n, low, high, n)
+
+
+def clustered_wilson(hits: int, cluster_sizes: Sequence[int]) -> Rate:
+    """The share of hits in answers that come in clusters, with an interval that allows for it.
+
+    The Wilson interval of as many independent answers as the clusters are worth at worst, that is
+    where the answers of a cluster are all alike: (sum of sizes)^2 / (sum of squared sizes). With one
+    answer per cluster it is `wilson`; otherwise it is wider, never too narrow.
+
+    Source: the effective sample size is L. Kish's, Survey Sampling (1965), 5.4, at an intraclass
+    correlation of 1; that it goes into Wilson's interval is the proposal of N. Dean and M. Pagano,
+    Journal of Survey Statistics and Methodology 3 (2015) 484-503.
+
+    Args:
+        hits: answers that are counted.
+        cluster_sizes: number of answers per cluster, each 1 or more.
+    """
+    n = sum(cluster_sizes)
+    if not 0 <= hits <= n:
+        raise ValueError(f"{hits} of {n} is no share")
+    if n == 0:
+        return Rate(None, None, None, 0)
+    share = hits / n
+    low, high = _wilson_bounds(share, n * n / sum(size * size for size in cluster_sizes))
     return Rate(share, low, high, n)
 
 
@@ -89,6 +113,24 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for how many tests there are, in the order given.
+
+    Step down: the smallest of m is multiplied by m, the next by m - 1, and so on; none falls below
+    the one before it nor rises above 1.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+    Statistics 6 (1979) 65-70.
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"a p-value lies between 0 and 1: {list(p_values)}")
+    num_tests, adjusted, highest = len(p_values), [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(num_tests), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (num_tests - rank) * p_values[at]))
+        adjusted[at] = highest
+    return adjusted
+
+
 def bootstrap_mean_difference(
     differences: ArrayLike,
     clusters: Sequence[str],
@@ -96,15 +138,10 @@ def bootstrap_mean_difference(
     *,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Interval:
-    """Percentile bootstrap interval of a mean of paired differences, clustered by source item.
+    """Percentile bootstrap interval of a mean, as of paired differences, clustered by source item.
 
-    Whole clusters are drawn with replacement; a resample's mean is the sum of its differences over
-    their number. Clusters of equal sum and size cannot be told apart in it, so that it is enough to
-    draw how often each kind occurs, which is multinomial: for right-and-wrong answers there are a
-    handful of kinds, however many items.
-
-    Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; for
-    clusters, A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application (1997), 3.8.
+    A resample's mean is the sum of its differences over their number, which varies with the size of
+    the clusters drawn.
 
     Args:
         differences: one number per pair.
@@ -115,19 +152,69 @@ def bootstrap_mean_difference(
     Returns:
         The interval; without bounds where there are fewer than two clusters to draw from.
     """
-    sums, sizes = _cluster_totals(np.asarray(differences, dtype=np.float64), clusters)
-    num_clusters = len(sums)
+    values = np.asarray(differences, dtype=np.float64)
+    columns = np.stack([values, np.ones_like(values)], axis=1)
+    totals = resample_totals(columns, clusters, rng, num_resamples=num_resamples)
+    return percentile_interval(totals[:, 0] / totals[:, 1])
+
+
+def resample_totals(
+    values: ArrayLike,
+    clusters: Sequence[str],
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+) -> NDArray[np.float64]:
+    """Column totals of resamples in which whole clusters were drawn with replacement.
+
+    Clusters of equal totals cannot be told apart, so that it is enough to draw how often each kind
+    of them occurs, which is multinomial: for right-and-wrong answers there are a handful of kinds,
+    however many items. Where there are many, drawing the clusters themselves is quicker.
+
+    Source: B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; for
+    clusters, A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application (1997), 3.8.
+
+    Args:
+        values: (records, columns) numbers; a column of ones counts a resample's records.
+        clusters: the source item of each record.
+        rng: where the draws come from.
+        num_resamples: how many resamples to draw.
+
+    Returns:
+        (resamples, columns) totals; (0, columns) where there are fewer than two clusters.
+    """
+    by_cluster = _cluster_totals(np.asarray(values, dtype=np.float64), clusters)
+    num_clusters, num_columns = by_cluster.shape
     if num_clusters < 2:
-        return Interval(None, None)
-    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
-    rows = max(1, _CHUNK_ELEMENTS // len(counts))  # (rows, kinds) draws at a time
-    means = np.empty(num_resamples)
+        return np.empty((0, num_columns))
+    kinds, counts = np.unique(by_cluster, axis=0, return_counts=True)
+    is_few = len(kinds) <= max(_FEW_KINDS, _FEW_PER_CLUSTER * num_clusters)
+    if not is_few:
+        kinds = by_cluster
+    totals = np.empty((num_resamples, num_columns))
+    rows = max(1, _CHUNK_ELEMENTS // len(kinds))  # (rows, kinds) draws at a time
     for start in range(0, num_resamples, rows):
         stop = min(start + rows, num_resamples)
-        drawn = rng.multinomial(num_clusters, counts / num_clusters, size=stop - start)
-        means[start:stop] = (drawn @ kinds[0]) / (drawn @ kinds[1])
+        if is_few:
+            drawn = rng.multinomial(num_clusters, counts / num_clusters, size=stop - start)
+        else:
+            drawn = _draw_clusters(num_clusters, stop - start, rng)
+        totals[start:stop] = drawn @ kinds
+    return totals
+
+
+def percentile_interval(resampled: NDArray[np.float64]) -> Interval:
+    """The 95 % interval of a statistic from its values in the resamples; no bounds where it has none.
+
+    Args:
+        resampled: (resamples,) values; NaN = the statistic does not exist in that resample, which
+            is passed over.
+    """
+    found = resampled[~np.isnan(resampled)]
+    if not len(found):
+        return Interval(None, None)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
@@ -178,11 +265,33 @@ def _quantile(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
-def _cluster_totals(
-    differences: NDArray[np.float64], clusters: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if len(differences) != len(clusters):
-        raise ValueError(f"{len(differences)} differences in {len(clusters)} clusters' names")
+def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
+    """Both bounds, for an n that need not be whole."""
+    z2 = _quantile(1 - (1 - CONFIDENCE) / 2) ** 2
+    centre = share + z2 / (2 * n)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n)
+    # At the ends one bound is exact; rounding would leave it some 1e-17 beside.
+    low = 0.0 if share == 0 else (centre - half) / (1 + z2 / n)
+    high = 1.0 if share == 1 else (centre + half) / (1 + z2 / n)
+    return low, high
+
+
+def _cluster_totals(values: NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:
+    """(records, columns) -> (clusters, columns)."""
+    if len(values) != len(clusters):
+        raise ValueError(f"{len(values)} differences in {len(clusters)} clusters' names")
+    if not len(values):
+        return values
     _, index = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
-    sums, sizes = np.bincount(index, weights=differences), np.bincount(index)
-    return sums.astype(np.float64), sizes.astype(np.float64)
+    columns = [np.bincount(index, weights=column) for column in values.T]
+    return np.stack(columns, axis=1)
+
+
+def _draw_clusters(
+    num_clusters: int, num_resamples: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """How often each cluster is drawn: (resamples, clusters); each row sums to their number."""
+    drawn = np.empty((num_resamples, num_clusters), dtype=np.int64)
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(0, num_clusters, num_clusters), minlength=num_clusters)
+    return drawn

@@ -1,63 +1,63 @@
-"""The report of a run: one frozen value, and its three outputs: JSON, Markdown and the terminal.
+"""Three outputs of a report: JSON, Markdown and the terminal.
 
-It is built from scores and from what the run recorded; it computes no figure of its own and reads no
-store. What is said stands in `blocks` and `findings`; here it is only laid out.
+No figure is computed here and no store is read. What is said stands in `overview`, `blocks`, `sections`
+and `findings`; here it is only laid out.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from medlocal.evals.perturb import ORIGINAL
 from medlocal.evals.scoring import ConstraintEffect, ScoreRow
-from medlocal.report import blocks, wording
+from medlocal.report import blocks, sections, wording
 from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
 from medlocal.report.findings import findings
+from medlocal.report.overview import lead_of, overview
+from medlocal.report.results import Report, RunFacts
 
 if TYPE_CHECKING:  # rich is loaded when something is printed
+    from _typeshed import DataclassInstance
     from rich.console import Console
     from rich.table import Table as RichTable
 
 _RATES = ("fcr_strict", "fcr_lenient", "acc_strict", "acc_lenient")
+_FEW_PROMPTS = 2
+"""Up to this many, the scores of every prompt are shown."""
 _MIN_COLUMNS = 80
 """In a narrower terminal the lines of a table overflow: cut off, a number would be another one."""
 _MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|#"})
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that a report shows."""
-
-    run: Mapping[str, object]
-    """What is known of the run: id, state, counts, spec."""
-    rows: tuple[ScoreRow, ...]
-    effects: tuple[ConstraintEffect, ...]
-    engine: Mapping[str, object]
-    """What the engine really used and did, as recorded."""
-
-
-def build_report(
-    run: Mapping[str, object],
-    rows: Sequence[ScoreRow],
-    effects: Sequence[ConstraintEffect],
-    engine: Mapping[str, object],
-) -> Report:
-    """Gather a report. The order of rows and effects is kept."""
-    return Report(dict(run), tuple(rows), tuple(effects), dict(engine))
-
-
 def to_json(report: Report) -> dict[str, object]:
-    """The report as JSON values, with the keys `run`, `rows`, `constraint_effect` and `engine`.
+    """The report as JSON values.
 
-    Shares run from 0 to 1. A rate is {"value", "low", "high"}, with nulls where it does not apply;
-    the size of its denominator is the row's `n`, and `num_valid` for `acc_given_valid`.
+    `runs` has what is known of each run and what its engine did; `run` and `engine` are those of the
+    first. `rows` and `constraint_effect` are the scores; `variants`, `robustness`, `positions`,
+    `answer_splits`, `prompt_spreads`, `interactions` and `comparisons` are there where they were
+    asked for. Shares run from 0 to 1. A rate is {"value", "low", "high"}, with nulls where it does
+    not apply; in `rows` the size of its denominator is the row's `n`, and `num_valid` for
+    `acc_given_valid`; elsewhere it stands in the rate.
     """
-    effects = [wording.plain(asdict(effect)) for effect in report.effects]
+    first = report.runs[0] if report.runs else RunFacts({}, {})
     return {
-        "run": wording.plain(report.run),
+        "run": wording.plain(first.run),
         "rows": [_json_row(row) for row in report.rows],
-        "constraint_effect": effects,
-        "engine": wording.plain(report.engine),
+        "constraint_effect": _plain_all(report.effects),
+        "engine": wording.plain(first.engine),
+        "runs": _plain_all(report.runs),
+        "variants": _plain_all(report.variants),
+        "robustness": _plain_all(report.robustness),
+        "positions": _plain_all(report.positions),
+        "answer_splits": _plain_all(report.splits),
+        "prompt_spreads": _plain_all(report.spreads),
+        "interactions": _plain_all(report.interactions),
+        "comparisons": _plain_all(report.pairs),
     }
+
+
+def _plain_all(values: Sequence["DataclassInstance"]) -> list[object]:
+    return [wording.plain(asdict(value)) for value in values]
 
 
 def to_markdown(report: Report) -> str:
@@ -91,17 +91,54 @@ def print_terminal(report: Report, console: "Console") -> None:
 
 
 def _layout(report: Report) -> list[Block]:
-    run_id = report.run.get("id")
-    title = "Report" if run_id is None else f"Report of run {wording.clean(str(run_id))}"
-    parts: list[Block] = [Heading(title, level=1), blocks.run_lines(report.run)]
-    parts += [Heading("Scores"), *blocks.score_tables(report.rows)]
+    ids = [wording.clean(str(facts.run.get("id"))) for facts in report.runs if facts.run.get("id")]
+    name = f"Report of run {ids[0]}" if len(ids) == 1 else f"Report of runs {', '.join(ids)}"
+    parts: list[Block] = [Heading(name if ids else "Report", level=1)]
+    parts += [blocks.run_lines(facts.run) for facts in report.runs]
+    rows, effects = _usual(report)
+    told = overview(report)
+    parts += _part("Overview", sections.overview_blocks(told))
+    parts += [Heading("Scores"), *blocks.score_tables(rows)]
     if not report.rows:
         parts.append(Lines(("No answer has been graded yet.",)))
-    if report.effects:
-        parts += [Heading("Effect of the constraint"), *blocks.effect_tables(report.effects)]
-    parts += [Heading("In words"), *findings(report.rows, report.effects)]
+    parts += _part("Effect of the constraint", blocks.effect_tables(effects))
+    parts += _part("Each variant against the original", sections.variant_tables(report))
+    parts += _part("All variants together", sections.robustness_tables(report))
+    parts += _part("Position bias", sections.position_tables(report))
+    parts += _part("Prompts", sections.spread_tables(report))
+    parts += _part("How much is said of the form", sections.level_tables(report))
+    parts += _part("Transformed answers", sections.split_tables(report))
+    parts += _part("Two steps", sections.interaction_tables(report))
+    parts += _part("Models compared", sections.pair_blocks(report.pairs))
+    parts += [Heading("In words"), *findings(rows, effects)]
     parts += [Heading("Terms"), Lines(blocks.LEGEND)]
-    return [*parts, Heading("Engine"), blocks.engine_lines(report.engine)]
+    for facts in report.runs:
+        parts += [Heading("Engine"), blocks.engine_lines(facts.engine)]
+    return parts
+
+
+def _part(title: str, found: Sequence[Block]) -> list[Block]:
+    return [Heading(title), *found] if found else []
+
+
+def _usual(report: Report) -> tuple[list[ScoreRow], list[ConstraintEffect]]:
+    """The scores that a person reads in full: the unperturbed questions under the usual prompt.
+
+    Where neither variants nor prompts were varied, that is all of them.
+    """
+    prompts = {
+        row.language: lead.prompt
+        for row in report.rows
+        if (lead := lead_of(report.rows, row.language))
+    }
+
+    def is_usual(row: ScoreRow | ConstraintEffect) -> bool:
+        return row.variant == ORIGINAL and row.prompt == prompts.get(row.language, row.prompt)
+
+    varied = len({row.variant for row in report.rows}) > 1
+    if not varied and len({row.prompt for row in report.rows}) <= _FEW_PROMPTS:
+        return list(report.rows), list(report.effects)
+    return [r for r in report.rows if is_usual(r)], [e for e in report.effects if is_usual(e)]
 
 
 def _json_row(row: ScoreRow) -> dict[str, object]:

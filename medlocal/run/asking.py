@@ -16,8 +16,8 @@ from medlocal.engine.constraint import CompiledGrammar, TokenTable
 from medlocal.engine.sequence import Completion, Generate, Grammar, Request, Score
 from medlocal.errors import RefusedError
 from medlocal.evals.formats import FORMATS, Format
-from medlocal.evals.perturb import Variant
-from medlocal.run.grading import normalised, variant_of
+from medlocal.evals.variant import Variant
+from medlocal.run.grading import normalised, score_names, variant_of
 from medlocal.store import FINISH_ERROR, Record, StoredJob
 
 ASKING_VERSION = 1
@@ -87,7 +87,7 @@ class Asker:
         form, variant = FORMATS[job.format], variant_of(job)
         prompt = self.prompt(job.messages)
         if job.arm == "label":
-            place = form.place(job.language)
+            place = form.place(variant.prompt_language)
             assert place is not None, f"{form.name} has no place for a label"
             if place:
                 prompt = (*prompt, *self.vocabulary.tokenize(place.encode()))
@@ -98,8 +98,8 @@ class Asker:
             return Request(number, prompt, Score(tuple(texts)))
         grammar: Grammar | None = None
         if job.arm == "grammar":
-            grammar = self._grammar(form, variant, job.language)
-        return Request(number, prompt, Generate(form.max_tokens, grammar))
+            grammar = self._grammar(form, variant, variant.prompt_language)
+        return Request(number, prompt, Generate(form.limit(variant), grammar))
 
     def prompt(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         """The tokens of a chat; equal chats give the same object.
@@ -118,8 +118,8 @@ class Asker:
         return self._prompts.setdefault(messages, tokens)
 
     def labels(self, variant: Variant) -> list[list[tuple[int, ...]]]:
-        """Per slot, the token sequences that begin its label, with and without a space before."""
-        return [self._label(label.encode()) for label in variant.labels]
+        """Per slot, the token sequences that begin its reply, with and without a space before."""
+        return [self._label(label.encode()) for label in variant.replies]
 
     def canary(self, number: int) -> Request:
         """A request whose answer proves that the mask acts.
@@ -190,19 +190,20 @@ class Asker:
         if key not in self._grammars:
             pattern, closing = key
             ending = tuple(self.vocabulary.tokenize(closing.encode())) if closing else ()
-            self._grammars[key] = CompiledGrammar(pattern, self._table, ending)
+            texts = form.texts(variant, language)
+            self._grammars[key] = CompiledGrammar(pattern, self._table, ending, texts)
         return self._grammars[key]
 
     def _scored(self, job: StoredJob, scores: Sequence[float]) -> dict[str, object]:
         variant = variant_of(job)
         if job.arm == "cloze":
-            parts = zip(variant.labels, scores, variant.options, strict=True)
+            parts = zip(score_names(variant, "cloze"), scores, variant.options, strict=True)
             per_label = {label: normalised(score, text) for label, score, text in parts}
             return {"scores": per_label, "sums": list(scores)}
         remaining = iter(scores)
         per_label = {
             label: _log_sum(next(remaining) for _ in spellings)
-            for label, spellings in zip(variant.labels, self.labels(variant), strict=True)
+            for label, spellings in zip(variant.replies, self.labels(variant), strict=True)
         }
         return {"scores": per_label, "label_mass": sum(map(math.exp, per_label.values()))}
 

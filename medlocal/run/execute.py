@@ -17,11 +17,13 @@ from medlocal.engine.engine import Engine
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import EngineStats, Request
 from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
-from medlocal.evals.plan import PlanRequest, plan_jobs, take
+from medlocal.evals.plan import Plan
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
+from medlocal.run.estimate import Estimate
 from medlocal.run.grading import grade, to_stored
-from medlocal.run.spec import RunSpec, chosen_prompts, examples_of, read_items
+from medlocal.run.preview import distinct_requests, make_estimate, parts_of, plan_of
+from medlocal.run.spec import RunSpec
 from medlocal.store import FINISH_ERROR, Record, RunState, Store, StoredJob
 
 _COMMIT_SECONDS = 1.0
@@ -102,6 +104,10 @@ class Control:
     """What the caller hears of a run, and how it stops it."""
 
     watch: Watch = lambda _: None
+    announce: Callable[[Estimate], None] = lambda _: None
+    """Told what the run will take, once, before the first job is asked."""
+    planned: Callable[[Plan], None] = lambda _: None
+    """Told the plan of a new run, with what was left out of it."""
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -126,15 +132,15 @@ def start_run(
         MedlocalError: it failed; what was answered is kept.
     """
     identity = backend.identity()
-    request = PlanRequest(
-        chosen_prompts(spec), spec.formats, spec.arms, spec.variants, examples_of(spec), spec.seed
-    )
-    planned = plan_jobs(request, take(read_items(spec), spec.limit), identity)
-    jobs = [to_stored(job, backend.name) for job in planned]
+    control = control or Control()
+    plan = plan_of(spec, identity)
+    control.planned(plan)
+    jobs = [to_stored(job, backend.name) for job in plan.jobs]
     run_id = store.create_run(spec.to_json(), {**model, "identity": identity})
     with store.lock_run(run_id):
         store.add_jobs(run_id, jobs)
-        return _Session(store, run_id, backend, control or Control()).carry_out()
+        session = _Session(store, run_id, backend, control, parts_of(spec, plan))
+        return session.carry_out()
 
 
 def resume_run(
@@ -166,6 +172,7 @@ class _Session:
     run_id: str
     backend: Backend
     control: Control
+    by_part: Mapping[str, int] = field(default_factory=dict)
     _buffer: list[tuple[StoredJob, Record]] = field(default_factory=list)
     _committed: float = 0.0
     _started: float = 0.0
@@ -205,10 +212,11 @@ class _Session:
         if not pending:
             return
         asker = self.backend.asker()
-        jobs = [job for job in self.store.jobs(self.run_id) if job.key in pending]
+        all_jobs = list(self.store.jobs(self.run_id))
+        jobs = [job for job in all_jobs if job.key in pending]
         requests = self._requests(asker, jobs)
         if requests:
-            self._ask(asker, jobs, requests)
+            self._ask(asker, jobs, requests, all_jobs)
         self._commit()
 
     def _requests(self, asker: Asker, jobs: list[StoredJob]) -> list[Request]:
@@ -221,23 +229,38 @@ class _Session:
                 self._take(job, Record(job.key, "", FINISH_ERROR, (), (), error.message))
         return requests
 
-    def _ask(self, asker: Asker, jobs: list[StoredJob], requests: list[Request]) -> None:
+    def _ask(
+        self,
+        asker: Asker,
+        jobs: list[StoredJob],
+        requests: list[Request],
+        all_jobs: list[StoredJob],
+    ) -> None:
+        # Variants and levels may come to the same words: what is asked twice is computed once.
+        twins: dict[tuple[object, ...], list[StoredJob]] = {}
+        for request in requests:
+            twins.setdefault((request.prompt, request.task), []).append(jobs[request.id])
+        distinct = distinct_requests(requests)
         limit = self.backend.context_limit()
-        fitting = [r for r in requests if r.num_cells <= limit]
+        fitting = [r for r in distinct if r.num_cells <= limit]
         canary = [asker.canary(-1)] if any(job.arm == "grammar" for job in jobs) else []
         decoder = self.backend.decoder(Needs.of([*fitting, *canary]))
+        self.control.announce(
+            make_estimate(self.backend, all_jobs, requests, self.by_part, decoder)
+        )
         engine = self._engine = Engine(decoder, self._tick)
         liveness = self._prove_masks(engine, asker, canary)
         self._started = self._committed = time.perf_counter()
         try:
-            for completion in engine.run(requests, limit):
-                job = jobs[completion.request.id]
-                self._take(job, asker.record(job, completion, alive=self._alive))
+            for completion in engine.run(distinct, limit):
+                for job in twins[completion.request.prompt, completion.request.task]:
+                    self._take(job, asker.record(job, completion, alive=self._alive))
         except (Interrupted, KeyboardInterrupt):
             self._keep_facts(engine, liveness, measured=False)
             raise
         self._commit()
         self._say("measuring")
+        engine.stats.total_prompt_tokens = sum(len(request.prompt) for request in requests)
         self._keep_facts(engine, liveness, measured=True)
 
     def _prove_masks(self, engine: Engine, asker: Asker, canary: list[Request]) -> str:

@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medlocal.evals.answers import GRADER_VERSION, Answer, Grade, grade_output, grade_scores
-from medlocal.evals.formats import FORMATS
+from medlocal.evals.formats import FORMATS, SCORED_ARMS
 from medlocal.evals.items import Item
-from medlocal.evals.perturb import Variant
 from medlocal.evals.plan import Job
+from medlocal.evals.variant import Variant
 from medlocal.store import FINISH_ERROR, Record, Store, StoredGrade, StoredJob
 
-SCORED_ARMS = frozenset({"label", "cloze"})
-"""Arms in which nothing is generated."""
 _BATCH = 500
 
 
@@ -42,7 +40,7 @@ def to_stored(job: Job, model: str) -> StoredJob:
         dataset=item.dataset,
         item_id=item.id,
         group_id=item.group,
-        language=job.prompt.language,
+        language=item.language,
         variant=variant.name,
         prompt=job.prompt.style,
         format=job.format,
@@ -63,7 +61,8 @@ def variant_of(job: StoredJob) -> Variant:
     """What a stored job asked."""
     values: dict[str, Any] = dict(job.payload["variant"])  # type: ignore[call-overload]
     item = Item(**_tuples(values.pop("item")))
-    return Variant(item=item, **_tuples(values))
+    # Before variants had two steps, a version was one number.
+    return Variant(item=item, **_tuples({**values, "version": str(values["version"])}))
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +88,8 @@ def _judge(job: StoredJob, record: Record) -> Grade:
     if job.arm in SCORED_ARMS:
         scores = record.stats.get("scores") or {}
         assert isinstance(scores, Mapping)
-        by_slot = {variant.labels.index(label): float(s) for label, s in scores.items()}
+        names = score_names(variant, job.arm)
+        by_slot = {names.index(label): float(score) for label, score in scores.items()}
         failed = record.finish == FINISH_ERROR
         return grade_scores({} if failed else by_slot, variant)
     answer = Answer(
@@ -99,7 +99,15 @@ def _judge(job: StoredJob, record: Record) -> Grade:
         constraint_applied=bool(record.stats.get("constraint_applied", False)),
         error=record.error,
     )
-    return grade_output(answer, variant, FORMATS[job.format], job.language)
+    return grade_output(answer, variant, FORMATS[job.format], variant.prompt_language)
+
+
+def score_names(variant: Variant, arm: str) -> tuple[str, ...]:
+    """Per slot, under which name a score is kept: what is to be written, or the option's label."""
+    if arm == "label":
+        return variant.replies
+    # Bullets are all the same, and options may have the same words.
+    return variant.labels if variant.has_labels else tuple(map(str, range(len(variant.labels))))
 
 
 def regrade(store: Store, run_id: str) -> Regraded:

@@ -3,7 +3,7 @@
 Names are checked here, before anything is loaded. How a run is carried out is not known here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -19,13 +19,29 @@ from medlocal.data.library import (
 )
 from medlocal.data.sampling import stratified
 from medlocal.errors import MissingError, UsageError, unknown_name
-from medlocal.evals.formats import FORMATS
+from medlocal.evals.formats import ARMS, FORMATS
 from medlocal.evals.items import Item
-from medlocal.evals.plan import ARMS
+from medlocal.evals.layouts import is_layout, layout, parse_layout
+from medlocal.evals.perturb import parse_variant
+from medlocal.evals.plan import Crossing
 from medlocal.evals.prompts import Prompt, load_prompts
+from medlocal.evals.variant import NO_PEERS, Peers
 from medlocal.settings import Settings, load_settings
 
 MODES = ("exact", "fast")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One crossing of a run: a suite's own, or that of one of the suites it puts together."""
+
+    name: str
+    """Id of the suite, or of the data set."""
+    prompts: tuple[str, ...]
+    """Styles; every style exists in every language."""
+    formats: tuple[str, ...]
+    arms: tuple[str, ...]
+    variants: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +53,8 @@ class RunSpec:
     """Id of a card, or path to a GGUF, as the user wrote it."""
     datasets: tuple[str, ...]
     languages: tuple[str, ...]
-    prompts: tuple[str, ...]
-    """Styles; every style exists in every language."""
-    formats: tuple[str, ...]
-    arms: tuple[str, ...]
-    variants: tuple[str, ...]
+    parts: tuple[Part, ...]
+    """Their jobs are put together, each job once."""
     limit: int | None = None
     """Items per data set and language; None = all."""
     mode: str = ""
@@ -53,11 +66,31 @@ class RunSpec:
     sample: int = 0
     """Items drawn over all data sets and languages, stratified; 0 = all."""
     seed: int = 0
-    """Of the sample and of the choice of examples."""
+    """Of the sample, of the choice of examples and of the perturbations."""
     paired: bool = False
     """True: only items that stand in every language asked."""
     left_out: tuple[str, ...] = ()
     """Data sets of the suite that are not on this machine, or have no examples here for `shots`."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The styles of all parts."""
+        return _union(part.prompts for part in self.parts)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of all parts."""
+        return _union(part.formats for part in self.parts)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms of all parts."""
+        return _union(part.arms for part in self.parts)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of all parts."""
+        return _union(part.variants for part in self.parts)
 
     def to_json(self) -> dict[str, object]:
         """JSON values, which `from_json` reads."""
@@ -65,10 +98,22 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The spec that `to_json` wrote."""
-        known = {f.name for f in fields(cls)}
+        """The spec that `to_json` wrote, or an earlier version of it, which had one part."""
+        known = {f.name for f in fields(cls)} - {"parts"}
         chosen = {key: _frozen(values[key]) for key in known & values.keys()}
-        return cls(**chosen)
+        parts = values.get("parts") or [{"name": values["suite"], **values}]
+        names = [f.name for f in fields(Part)]
+        return cls(
+            parts=tuple(Part(**{key: _frozen(part[key]) for key in names}) for part in parts),
+            **chosen,
+        )
+
+
+def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+_OF_PARTS = ("prompts", "formats", "arms", "variants")
 
 
 def make_spec(
@@ -80,7 +125,7 @@ def make_spec(
         suite: id of a suite or, for all items of one data set in two forms, of a data set.
         model: id of a model card, or path to a GGUF.
         settings: where data sets are kept; None = those of this process.
-        changes: fields of `RunSpec`.
+        changes: fields of `RunSpec`, or of `Part` for all of its parts.
 
     Raises:
         UsageError: a name is unknown; the nearest ones are named.
@@ -89,11 +134,15 @@ def make_spec(
     settings = settings or load_settings()
     known = known_sets(settings)
     base = _base(suite, model, known)
-    spec = replace(base, **{k: v for k, v in changes.items() if v is not None})
+    made = {key: value for key, value in changes.items() if value is not None}
+    inside = {key: made.pop(key) for key in _OF_PARTS if key in made}
+    parts = tuple(replace(part, **inside) for part in base.parts)
+    spec = replace(base, parts=tuple(dict.fromkeys(parts)), **made)
     _check("data set", spec.datasets, known)
     _check("format", spec.formats, FORMATS)
     _check("arm", spec.arms, ARMS)
-    _check("prompt style", spec.prompts, {style for _, style in read_prompts()})
+    _check_prompts(spec.prompts)
+    spec = _spelled(spec)
     offered = {lang for name in spec.datasets for lang in known[name].languages}
     _check("language", spec.languages, offered)
     _check_askable(spec.languages)
@@ -158,7 +207,7 @@ def _frozen(value: Any) -> Any:
 def _base(suite: str, model: str, datasets: Mapping[str, DatasetCard]) -> RunSpec:
     suites = suite_cards()
     if suite in suites:
-        return _of_suite(suites[suite], model)
+        return _of_suite(suites[suite], model, suites)
     if suite not in datasets:
         raise unknown_name("suite", suite, [*suites, *datasets])
     asked = {language for language, _ in read_prompts()}
@@ -166,23 +215,52 @@ def _base(suite: str, model: str, datasets: Mapping[str, DatasetCard]) -> RunSpe
     # Without a language that can be asked, `_check_askable` says so.
     languages = languages or datasets[suite].languages
     formats, arms = ("letter", "json"), ("free", "grammar", "label")
-    return RunSpec(suite, model, (suite,), languages, ("plain",), formats, arms, ("original",))
+    part = Part(suite, ("plain",), formats, arms, ("original",))
+    return RunSpec(suite, model, (suite,), languages, (part,))
 
 
-def _of_suite(card: SuiteCard, model: str) -> RunSpec:
+def _of_suite(card: SuiteCard, model: str, suites: Mapping[str, SuiteCard]) -> RunSpec:
     return RunSpec(
         suite=card.id,
         model=model,
         datasets=card.datasets,
         languages=card.languages,
-        prompts=card.prompts,
-        formats=card.formats,
-        arms=card.arms,
-        variants=card.variants,
+        parts=tuple(_parts(card, suites)),
         sample=card.sample,
         paired=card.paired,
         shots=card.shots,
     )
+
+
+def _parts(
+    card: SuiteCard, suites: Mapping[str, SuiteCard], above: tuple[str, ...] = ()
+) -> Iterator[Part]:
+    if not card.suites:
+        yield Part(card.id, card.prompts, card.formats, card.arms, card.variants)
+    for name in card.suites:
+        if name not in suites:
+            raise unknown_name("suite", name, suites)
+        if name in (*above, card.id):
+            raise UsageError(f"suite {card.id!r} holds {name!r}, which holds it")
+        yield from _parts(suites[name], suites, (*above, card.id))
+
+
+def _check_prompts(styles: Iterable[str]) -> None:
+    known = {style for _, style in read_prompts()}
+    for style in styles:
+        if is_layout(style):
+            parse_layout(style)
+        else:
+            _check("prompt style", (style,), known)
+
+
+def _spelled(spec: RunSpec) -> RunSpec:
+    """The spec with the one spelling of every variant's name; UsageError where there is none."""
+    parts = (
+        replace(part, variants=tuple(dict.fromkeys(parse_variant(v).name for v in part.variants)))
+        for part in spec.parts
+    )
+    return replace(spec, parts=tuple(parts))
 
 
 def read_items(spec: RunSpec, settings: Settings | None = None) -> list[Item]:
@@ -212,6 +290,24 @@ def read_items(spec: RunSpec, settings: Settings | None = None) -> list[Item]:
             hint="see `medlocal data show SET`",
         )
     return items
+
+
+def read_peers(spec: RunSpec, settings: Settings | None = None) -> Peers:
+    """All items of a spec's data sets, for the variants that take something from others.
+
+    In every language that can be asked, and neither sampled nor limited: a variant must not depend on
+    what else is asked. Nothing is read where no variant needs it.
+    """
+    if not any(parse_variant(name).needs_peers for name in spec.variants):
+        return NO_PEERS
+    settings = settings or load_settings()
+    asked = {language for language, _ in read_prompts()}
+    return Peers.of(
+        item
+        for name in spec.datasets
+        for card in (known_set(name, settings),)
+        for item in read_set(card, settings, [lang for lang in card.languages if lang in asked])
+    )
 
 
 def _paired(items: Sequence[Item], languages: Sequence[str]) -> list[Item]:
@@ -245,10 +341,26 @@ def read_prompts() -> dict[tuple[str, str], Prompt]:
     return load_prompts(data_root() / "benchmarks" / "prompts")
 
 
-def chosen_prompts(spec: RunSpec) -> tuple[Prompt, ...]:
-    """The prompts that a spec asks with."""
-    prompts = read_prompts()
-    return tuple(prompts[lang, style] for lang in spec.languages for style in spec.prompts)
+def crossings_of(spec: RunSpec) -> tuple[Crossing, ...]:
+    """What a spec crosses its items with.
+
+    The prompts are there in every language that has some: a variant may be asked in another
+    language than its item's.
+    """
+    written = read_prompts()
+    languages = tuple(dict.fromkeys(language for language, _ in written))
+
+    def prompts(styles: Iterable[str]) -> tuple[Prompt, ...]:
+        return tuple(
+            layout(parse_layout(style), language) if is_layout(style) else written[language, style]
+            for language in languages
+            for style in styles
+        )
+
+    return tuple(
+        Crossing(prompts(part.prompts), part.formats, part.arms, part.variants)
+        for part in spec.parts
+    )
 
 
 def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -12,13 +12,15 @@ from medlocal.store.types import Event, Record, RecordSummary, StoredGrade, Stor
 
 JOB_COLUMNS = (
     "jobs.key, jobs.model, jobs.dataset, jobs.item_id, jobs.group_id, jobs.language, "
-    "jobs.variant, jobs.prompt, jobs.format, jobs.arm, payloads.json"
+    "jobs.variant, jobs.prompt, jobs.format, jobs.arm, payloads.json, "
+    "jobs.prompt_hash || jobs.payload_hash"
 )
+NUM_JOB_COLUMNS = 12
 PAYLOADS = "JOIN contents AS payloads ON payloads.hash = jobs.payload_hash"
 """The join that `JOB_COLUMNS` needs."""
 MESSAGES = "JOIN contents AS messages ON messages.hash = jobs.prompt_hash"
 """The join that the column messages.json needs."""
-RECORD_COLUMNS = "job_key, text, finish, token_ids, logprobs, error, stats"
+RECORD_COLUMNS = "records.job_key, text, finish, token_ids, logprobs, error, stats"
 GRADE_COLUMNS = "grades.job_key, grader, outcome, slot, content, correct, reason"
 SUMMARY_COLUMNS = (
     "records.job_key, made_by, records.created, finish, error, length(token_ids) / 4, stats"
@@ -73,7 +75,7 @@ def job_reader() -> Callable[[Row, str], StoredJob]:
 
     def read_job(row: Row, messages: str) -> StoredJob:
         read_messages = tuple((role, content) for role, content in json.loads(messages))
-        values = (*row[:10], read_payload(row[10]), read_messages)
+        values = (*row[:10], read_payload(row[10]), read_messages, row[11])
         return StoredJob(*values)
 
     return read_job

@@ -191,6 +191,11 @@ class Store:
         )
         return [key for (key,) in found]
 
+    def answered(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys whose job has an answer, from any run; errors are none."""
+        statement = "SELECT 1 FROM records WHERE job_key = ? AND finish != ?"
+        return {key for key in keys if self._select(statement, key, FINISH_ERROR)}
+
     def counts(self, run_id: str) -> Counts:
         """How far the jobs of a run are."""
         self._require_run(run_id)
@@ -205,7 +210,7 @@ class Store:
         """The jobs of a run with their messages, in order."""
         read_job = rows.job_reader()
         for row in self._pages(run_id, f"{rows.JOB_COLUMNS}, messages.json", rows.MESSAGES):
-            yield read_job(row[:11], row[11])
+            yield read_job(row[:-1], row[-1])
 
     def job(self, name: str) -> StoredJob:
         """The job of that key, or of that beginning of a key.
@@ -222,7 +227,7 @@ class Store:
             raise self._unknown_job(name)
         if len(found) > 1:
             raise _ambiguous("job", name, [row[0] for row in found])
-        return rows.job_reader()(found[0][:11], found[0][11])
+        return rows.job_reader()(found[0][:-1], found[0][-1])
 
     # Records and grades
 
@@ -294,11 +299,27 @@ class Store:
             " LEFT JOIN grades ON grades.job_key = jobs.key AND grader = ?"
         )
         for row in self._pages(run_id, columns, joins, grader):
+            job, rest = row[: rows.NUM_JOB_COLUMNS], row[rows.NUM_JOB_COLUMNS :]
             yield Result(
-                read_job(row[:11], "[]"), rows.read_grade(row[11:18]), rows.read_summary(row[18:])
+                read_job(job, "[]"), rows.read_grade(rest[:7]), rows.read_summary(rest[7:])
             )
 
     # Events
+
+    def full_results(
+        self, run_id: str, grader: int
+    ) -> Iterator[tuple[StoredJob, StoredGrade | None, Record | None]]:
+        """Every job of a run with its messages, its grade by one grader and its whole record."""
+        read_job = rows.job_reader()
+        columns = f"{rows.JOB_COLUMNS}, {rows.GRADE_COLUMNS}, {rows.RECORD_COLUMNS}, messages.json"
+        joins = (
+            f"{rows.MESSAGES} LEFT JOIN records ON records.job_key = jobs.key"
+            " LEFT JOIN grades ON grades.job_key = jobs.key AND grader = ?"
+        )
+        for row in self._pages(run_id, columns, joins, grader):
+            job, rest = row[: rows.NUM_JOB_COLUMNS], row[rows.NUM_JOB_COLUMNS :]
+            record = None if rest[7] is None else rows.read_record(rest[7:-1])
+            yield read_job(job, row[-1]), rows.read_grade(rest[:7]), record
 
     def log_event(self, run_id: str, kind: str, data: Mapping[str, object] | None = None) -> None:
         """Keep that something happened in a run."""

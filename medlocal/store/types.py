@@ -49,6 +49,8 @@ class StoredJob:
     Jobs that were read together may share the object: it is not to be changed."""
     messages: tuple[tuple[str, str], ...]
     """(role, content) in order; empty where the reader asked for jobs without them."""
+    question: str = field(default="", compare=False)
+    """Of a job that was read: equal where two models were asked the same words of the same variant."""
 
 
 @dataclass(frozen=True, slots=True)

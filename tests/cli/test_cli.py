@@ -426,7 +426,9 @@ def run_id(cli: Cli, toys: Toys) -> str:
 class TestReport:
     def test_as_json(self, cli: Cli, run_id: str) -> None:
         found = cli("report", "--json").json
-        assert found.keys() == {"run", "rows", "constraint_effect", "engine"}
+        parts = {"variants", "robustness", "positions", "answer_splits", "prompt_spreads"}
+        parts |= {"interactions", "comparisons"}
+        assert found.keys() == {"run", "rows", "constraint_effect", "engine", "runs", *parts}
         assert found["run"]["id"] == run_id
         assert {row["format"] for row in found["rows"]} == {"letter", "json"}
         assert {"arm", "language", "n", "acc_lenient", "fcr_strict"} <= found["rows"][0].keys()
@@ -494,7 +496,7 @@ class TestShow:
         assert (found["output"], found["outcome"]) == ("B", "STRICT_VALID")
         assert [(token["id"], token["text"]) for token in found["tokens"]] == [(66, "B")]
         assert (found["finish"], found["error"]) == ("stop", "")
-        assert (found["answer"], found["grader"]) == ("B", 1)
+        assert (found["answer"], found["grader"]) == ("B", 2)
         assert found["correct"] == (found["gold"] == "B")
         assert found["why"]
 

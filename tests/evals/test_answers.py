@@ -43,7 +43,9 @@ def make_variant(
     gold: int = 0,
 ) -> Variant:
     variant = apply(Item("1", "made", "test", "en", "Which?", options, gold, "any", "made/1"))
-    return variant if labels is None else dataclasses.replace(variant, labels=labels)
+    return (
+        variant if labels is None else dataclasses.replace(variant, labels=labels, replies=labels)
+    )
 
 
 def grade(
@@ -175,7 +177,7 @@ def test_an_answer_is_mapped_back_to_the_content_of_the_item() -> None:
 
 
 def test_a_grade_carries_the_version_of_its_grader() -> None:
-    assert grade("C").grader == GRADER_VERSION == 1
+    assert grade("C").grader == GRADER_VERSION == 2
 
 
 def test_the_highest_score_is_the_answer() -> None:

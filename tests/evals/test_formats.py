@@ -34,7 +34,9 @@ def make_variant(
 ) -> Variant:
     item = Item("1", "made", "test", "en", "Which?", options, gold, "cardiology", "made/1")
     variant = apply(item)
-    return variant if labels is None else dataclasses.replace(variant, labels=labels)
+    return (
+        variant if labels is None else dataclasses.replace(variant, labels=labels, replies=labels)
+    )
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)

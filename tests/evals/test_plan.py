@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medlocal.errors import UsageError
-from medlocal.evals.formats import FORMATS
+from medlocal.evals.formats import ARMS, FORMATS
 from medlocal.evals.items import Item
 from medlocal.evals.perturb import apply
 from medlocal.evals.plan import (
-    ARMS,
     AnswerForm,
+    Crossing,
     Job,
+    Plan,
     PlanRequest,
     job_key,
-    plan_jobs,
-    skipped_pairs,
+    make_plan,
     take,
 )
 from medlocal.evals.prompts import Message, Prompt
@@ -62,19 +62,29 @@ def a_prompt(language: str = "en", style: str = "plain") -> Prompt:
     )
 
 
-REQUEST = PlanRequest(prompts=(a_prompt("en"), a_prompt("es")), formats=("letter",), arms=("free",))
+REQUEST = Crossing(prompts=(a_prompt("en"), a_prompt("es")), formats=("letter",), arms=("free",))
+Examples = Callable[[Item], Sequence[Item]]
 FORM = AnswerForm(name="letter", version=1, pattern="(A|B)", max_tokens=20)
 MESSAGES = (Message("system", "Sé breve."), Message("user", "¿Cuál?"))
 
 
-def plan(request: PlanRequest = REQUEST, *items: Item) -> list[Job]:
-    return list(plan_jobs(request, items or (an_item(),), IDENTITY))
+def no_examples(item: Item) -> Sequence[Item]:
+    return ()
 
 
-def refusal(request: PlanRequest, *items: Item) -> UsageError:
-    # The plan is not even begun: a wrong request must not surface after hours of work.
+def whole_plan(
+    crossing: Crossing = REQUEST, *items: Item, examples: Examples = no_examples
+) -> Plan:
+    return make_plan(PlanRequest((crossing,), examples), items or (an_item(),), IDENTITY)
+
+
+def plan(crossing: Crossing = REQUEST, *items: Item, examples: Examples = no_examples) -> list[Job]:
+    return list(whole_plan(crossing, *items, examples=examples).jobs)
+
+
+def refusal(crossing: Crossing, *items: Item, examples: Examples = no_examples) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        plan_jobs(request, items or (an_item(),), IDENTITY)
+        whole_plan(crossing, *items, examples=examples)
     return caught.value
 
 
@@ -136,25 +146,78 @@ def test_pairs_that_make_no_sense_are_left_out() -> None:
     ]
 
 
-def test_the_pairs_left_out_are_told_with_the_reason() -> None:
-    assert skipped_pairs(("letter", "text", "reasoned"), ("free", "label", "cloze")) == [
-        ("letter", "cloze", "cloze scores the options' words, which this format does not ask for"),
-        ("text", "label", "label scores the labels, which have no fixed place in this format"),
-        ("reasoned", "label", "label scores the labels, which have no fixed place in this format"),
+def test_what_makes_no_sense_together_is_told_with_the_reason_and_the_variants() -> None:
+    crossing = replace(
+        REQUEST,
+        formats=("letter", "text"),
+        arms=("free", "label", "cloze"),
+        variants=("original", "next_label", "negated"),
+    )
+    assert dict(whole_plan(crossing).unfit) == {
         (
-            "reasoned",
+            "letter",
             "cloze",
             "cloze scores the options' words, which this format does not ask for",
+        ): (
+            "original",
+            "next_label",
+            "negated",
         ),
-    ]
+        ("text", "label", "label scores the labels, which have no fixed place in this format"): (
+            "original",
+            "next_label",
+            "negated",
+        ),
+        ("letter", "label", "label scores single labels, and the answer is none here"): (
+            "negated",
+        ),
+        ("text", "free", _NO_TEXT): ("next_label", "negated"),
+        ("text", "cloze", _NO_TEXT): ("next_label", "negated"),
+    }
 
 
-def test_planned_and_skipped_pairs_are_all_the_pairs() -> None:
-    request = replace(REQUEST, formats=tuple(FORMATS), arms=ARMS)
-    planned = {(job.format, job.arm) for job in plan(request)}
-    skipped = {(name, arm) for name, arm, _ in skipped_pairs(tuple(FORMATS), ARMS)}
-    assert planned | skipped == {(name, arm) for name in FORMATS for arm in ARMS}
-    assert planned & skipped == set()
+_NO_TEXT = "the format asks for an option's text, the variant for something else"
+
+
+def test_an_item_of_which_a_variant_makes_no_sense_is_passed_over_and_counted() -> None:
+    crossing = replace(REQUEST, variants=("original", "drop_distractor"))
+    plan = whole_plan(crossing, an_item(1), an_item(2))
+    assert [job.variant.name for job in plan.jobs] == ["original", "original"]
+    assert dict(plan.passed_over) == {
+        ("drop_distractor", "fewer than two options would be left"): 2
+    }
+
+
+def test_a_job_that_two_crossings_ask_for_is_asked_once() -> None:
+    crossings = (REQUEST, replace(REQUEST, arms=("free", "grammar")))
+    plan = make_plan(PlanRequest(crossings), [an_item()], IDENTITY)
+    assert [job.arm for job in plan.jobs] == ["free", "grammar"]
+    assert plan.num_by_crossing == (1, 1)
+
+
+def test_a_variant_in_the_other_language_is_asked_with_its_prompt() -> None:
+    (job,) = plan(replace(REQUEST, variants=("instruction_language",)), an_item())
+    assert (job.prompt.language, job.variant.item.language) == ("es", "en")
+    assert job.messages[0].content == "plain in es"
+
+
+def test_examples_are_answered_in_the_form_that_the_variant_asks_for() -> None:
+    (job,) = plan(
+        replace(REQUEST, variants=("next_label",)), an_item(), examples=lambda _: (an_item(9),)
+    )
+    assert [m.content for m in job.messages if m.role == "assistant"] == ["A"]
+
+
+def test_a_seed_is_part_of_the_key_where_something_is_drawn_only() -> None:
+    def keys(seed: int) -> list[str]:
+        crossing = replace(REQUEST, variants=("original", "shuffle"))
+        return [
+            job.key
+            for job in make_plan(PlanRequest((crossing,), seed=seed), [an_item()], IDENTITY).jobs
+        ]
+
+    first, second = keys(1), keys(2)
+    assert (first[0] == second[0], first[1] == second[1]) == (True, False)
 
 
 def test_the_arms_of_a_format_ask_with_the_same_messages() -> None:
@@ -164,7 +227,7 @@ def test_the_arms_of_a_format_ask_with_the_same_messages() -> None:
 
 
 def test_names_that_stand_twice_count_once() -> None:
-    twice = PlanRequest(
+    twice = Crossing(
         prompts=REQUEST.prompts * 2,
         formats=("letter", "letter"),
         arms=("free", "free"),
@@ -205,8 +268,9 @@ def test_an_arm_that_fits_no_format_is_refused_naming_those_that_it_fits() -> No
 
 
 def test_the_examples_of_an_item_stand_before_it_with_their_answers() -> None:
-    request = replace(REQUEST, examples=lambda item: (an_item(9, "es"), an_item(6, "es")))
-    (job,) = plan(request, an_item(1, "es"))
+    (job,) = plan(
+        REQUEST, an_item(1, "es"), examples=lambda item: (an_item(9, "es"), an_item(6, "es"))
+    )
     assert job.examples == ("9", "6")
     asked = [message.content.split("\n")[0] for message in job.messages if message.role == "user"]
     assert asked == ["Question 9?", "Question 6?", "Question 1?"]
@@ -214,12 +278,12 @@ def test_the_examples_of_an_item_stand_before_it_with_their_answers() -> None:
 
 
 def test_an_item_that_is_also_an_example_is_refused() -> None:
-    error = refusal(replace(REQUEST, examples=lambda item: (an_item(1, "es"),)))
+    error = refusal(REQUEST, examples=lambda item: (an_item(1, "es"),))
     assert error.message == "item 'demo/1' is both asked and shown as an example"
 
 
 def test_an_example_in_another_language_is_refused() -> None:
-    error = refusal(replace(REQUEST, examples=lambda item: (an_item(9, "es"),)), an_item(1))
+    error = refusal(REQUEST, an_item(1), examples=lambda item: (an_item(9, "es"),))
     assert error.message == "item 'demo/1' is in 'en', its example in 'es'"
 
 
@@ -257,7 +321,7 @@ def a_key(**changes: object) -> str:
         {"identity": {**IDENTITY, "sampling": {"temperature": 0.1}}},
         {"variant": apply(replace(an_item(), gold=0))},
         {"variant": replace(apply(an_item()), name="shuffle")},
-        {"variant": replace(apply(an_item()), version=2)},
+        {"variant": replace(apply(an_item()), version="2")},
         {"variant": replace(apply(an_item()), seed=1)},
         {"messages": MESSAGES[1:]},
         {"messages": (Message("user", "Sé breve."), MESSAGES[1])},
@@ -304,13 +368,15 @@ import json, pathlib
 from medlocal.catalog import data_root
 from medlocal.evals.formats import FORMATS
 from medlocal.evals.items import Item
-from medlocal.evals.plan import ARMS, PlanRequest, plan_jobs
+from medlocal.evals.formats import ARMS
+from medlocal.evals.plan import Crossing, PlanRequest, make_plan
 from medlocal.evals.prompts import load_prompts
 
 prompts = load_prompts(data_root() / "benchmarks" / "prompts")
 item = Item("1", "demo", "test", "es", "¿Cuál?", ("uno", "dos"), 1, "s", "demo/1")
-request = PlanRequest((prompts["es", "plain"],), tuple(FORMATS), ARMS)
-print(json.dumps([job.key for job in plan_jobs(request, [item], {"model": "ab", "ubatch": 60})]))
+request = PlanRequest((Crossing((prompts["es", "plain"],), tuple(FORMATS), ARMS),))
+plan = make_plan(request, [item], {"model": "ab", "ubatch": 60})
+print(json.dumps([job.key for job in plan.jobs]))
 """
 
 

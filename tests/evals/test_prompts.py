@@ -198,17 +198,6 @@ def test_a_folder_without_prompts_is_missing_them(tmp_path: Path) -> None:
         load_prompts(tmp_path / "nowhere")
 
 
-def test_the_shipped_prompts_have_the_same_styles_in_every_language() -> None:
-    prompts = load_prompts(SHIPPED)
-    styles = {lang: {style for other, style in prompts if other == lang} for lang in ("en", "es")}
-    assert styles == {"en": {"plain", "exam"}, "es": {"plain", "exam"}}
-
-
-def test_the_shipped_prompts_end_with_the_instruction_so_that_formats_share_a_prefix() -> None:
-    for key, prompt in load_prompts(SHIPPED).items():
-        assert prompt.user.endswith("{instruction}"), key
-
-
 def test_the_shipped_prompts_differ_between_the_languages_in_words_only() -> None:
     prompts = load_prompts(SHIPPED)
     for style in ("plain", "exam"):

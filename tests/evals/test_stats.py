@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,12 @@ from medlocal.evals.stats import (
     Interval,
     Rate,
     bootstrap_mean_difference,
+    clustered_wilson,
+    holm,
     mcnemar,
+    percentile_interval,
     required_items,
+    resample_totals,
     smallest_detectable_difference,
     wilson,
 )
@@ -63,6 +70,45 @@ class TestWilson:
         assert mirrored.low == pytest.approx(1 - rate.high)
 
 
+class TestClusteredWilson:
+    @pytest.mark.parametrize(("hits", "n"), [(0, 3), (2, 7), (81, 263), (5, 5)])
+    def test_one_answer_per_cluster_is_the_wilson_interval(self, hits: int, n: int) -> None:
+        assert clustered_wilson(hits, [1] * n) == wilson(hits, n)
+
+    def test_clusters_of_equal_size_are_worth_one_answer_each(self) -> None:
+        """30 of 40 in ten clusters of four: as wide as three quarters of ten independent answers."""
+        rate = clustered_wilson(30, [4] * 10)
+        # By hand with z² = 3.8415: centre (0.75 + 0.1921) / 1.38415, half
+        # 1.96 · sqrt((0.1875 + 0.0960) / 10) / 1.38415.
+        assert (rate.value, rate.n) == (0.75, 40)
+        assert (rate.low, rate.high) == pytest.approx((0.4422, 0.9191), abs=1e-4)
+
+    def test_clusters_of_unequal_size_are_worth_less_than_their_number(self) -> None:
+        """6 and 2 answers: 8² / (36 + 4) = 1.6, not 2."""
+        rate, two = clustered_wilson(4, [6, 2]), wilson(1, 2)
+        assert rate.low is not None
+        assert two.low is not None
+        assert rate.low < two.low
+
+    def test_no_clusters_have_no_value(self) -> None:
+        assert clustered_wilson(0, []) == Rate(None, None, None, 0)
+
+    def test_refuses_what_is_no_share(self) -> None:
+        with pytest.raises(ValueError, match="is no share"):
+            clustered_wilson(4, [1, 2])
+
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.data())
+    def test_is_never_narrower_than_wilson(self, sizes: list[int], data: st.DataObject) -> None:
+        hits = data.draw(st.integers(0, sum(sizes)))
+        wide, narrow = clustered_wilson(hits, sizes), wilson(hits, sum(sizes))
+        assert wide.low is not None
+        assert wide.high is not None
+        assert narrow.low is not None
+        assert narrow.high is not None
+        assert wide.low <= narrow.low + 1e-12
+        assert narrow.high - 1e-12 <= wide.high
+
+
 class TestMcNemar:
     @pytest.mark.parametrize(
         ("b", "c"), [(0, 1), (1, 0), (0, 6), (5, 5), (10, 30), (31, 30), (400, 300), (1500, 1400)]
@@ -87,6 +133,40 @@ class TestMcNemar:
     @given(st.integers(0, 300), st.integers(0, 300))
     def test_is_a_probability_and_does_not_mind_the_order(self, b: int, c: int) -> None:
         assert 0 < mcnemar(b, c) == mcnemar(c, b) <= 1
+
+
+class TestHolm:
+    def test_by_hand(self) -> None:
+        """0.005 · 4, 0.01 · 3, 0.03 · 2; 0.04 · 1 would fall below the one before it."""
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    def test_rises_to_1_at_most(self) -> None:
+        assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+    def test_one_test_needs_no_correction(self) -> None:
+        assert holm([0.04]) == [0.04]
+
+    def test_no_tests_have_no_p_values(self) -> None:
+        assert holm([]) == []
+
+    def test_equal_p_values_stay_equal(self) -> None:
+        assert holm([0.01, 0.5, 0.01]) == pytest.approx([0.03, 0.5, 0.03])
+
+    @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+    def test_refuses_what_is_no_probability(self, p: float) -> None:
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            holm([0.5, p])
+
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+    def test_is_the_closure_of_bonferroni(self, p_values: list[float]) -> None:
+        """Every set of hypotheses that holds this one must be refused by Bonferroni (Marcus 1976)."""
+        indices = range(len(p_values))
+        sets = [s for size in indices for s in combinations(indices, size + 1)]
+        expected = [
+            max(min(1.0, len(s) * min(p_values[i] for i in s)) for s in sets if at in s)
+            for at in indices
+        ]
+        assert holm(p_values) == pytest.approx(expected)
 
 
 class TestBootstrap:
@@ -134,6 +214,51 @@ class TestBootstrap:
             [2.0, 2.0], ["a", "b"], np.random.default_rng(0), num_resamples=101
         )
         assert interval == Interval(2.0, 2.0)
+
+    @pytest.mark.parametrize("few_kinds", [0, 1000])
+    def test_drawing_clusters_and_drawing_kinds_agree(
+        self, few_kinds: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The mean of 1 to 400: 200.5 ± 1.96 · sqrt((400² - 1) / 12 / 400)."""
+        monkeypatch.setattr(stats, "_FEW_KINDS", few_kinds)
+        interval = bootstrap_mean_difference(
+            np.arange(1, 401), [str(n) for n in range(400)], np.random.default_rng(0)
+        )
+        assert (interval.low, interval.high) == pytest.approx((189.18, 211.82), abs=0.6)
+
+    @pytest.mark.parametrize("few_kinds", [0, 1000])
+    def test_every_resample_draws_as_many_clusters_as_there_are(
+        self, few_kinds: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Twelve clusters of two records, one column counts records, one is their double."""
+        monkeypatch.setattr(stats, "_FEW_KINDS", few_kinds)
+        monkeypatch.setattr(stats, "_FEW_PER_CLUSTER", 0)
+        values = np.stack([np.arange(24), np.ones(24), 2 * np.ones(24)], axis=1)
+        clusters = [str(n // 2) for n in range(24)]
+        totals = resample_totals(values, clusters, np.random.default_rng(0), num_resamples=50)
+        assert totals.shape == (50, 3)
+        assert totals[:, 1].tolist() == [24.0] * 50
+        assert totals[:, 2].tolist() == [48.0] * 50
+        assert len(set(totals[:, 0])) > 10
+
+    def test_a_resample_without_the_statistic_is_passed_over(self) -> None:
+        assert percentile_interval(np.array([3.0, np.nan, 3.0])) == Interval(3.0, 3.0)
+        assert percentile_interval(np.array([np.nan])) == Interval(None, None)
+
+    def test_ten_thousand_distinct_clusters_take_little_time_and_memory(self) -> None:
+        """A limit of 10 s and 200 MB; it takes about half a second and 50 MB."""
+        values = np.random.default_rng(0).normal(size=10_000)
+        clusters = [f"set/{number}" for number in range(10_000)]
+        tracemalloc.start()
+        start = time.perf_counter()
+        interval = bootstrap_mean_difference(values, clusters, np.random.default_rng(1))
+        seconds = time.perf_counter() - start
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (seconds < 10, peak < 200_000_000) == (True, True)
+        half = 1.96 * values.std() / 100
+        expected = (values.mean() - half, values.mean() + half)
+        assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-3)
 
     @pytest.mark.parametrize("differences", [[], [1.0], [1.0, 0.0]])
     def test_fewer_than_two_clusters_have_no_interval(self, differences: list[float]) -> None:

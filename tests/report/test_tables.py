@@ -15,7 +15,8 @@ from rich.console import Console
 from medlocal.evals.scoring import ConstraintEffect, ScoreRow
 from medlocal.evals.stats import Rate
 from medlocal.report.findings import form_verdict
-from medlocal.report.tables import Report, build_report, print_terminal, to_json, to_markdown
+from medlocal.report.results import Report, RunFacts
+from medlocal.report.tables import print_terminal, to_json, to_markdown
 
 ROOT = Path(__file__).parents[2]
 NONE = Rate(None, None, None, 0)
@@ -25,6 +26,7 @@ FREE = ScoreRow(
     dataset="starter",
     language="es",
     variant="original",
+    verified=True,
     prompt="plain-0",
     format="json",
     arm="free",
@@ -62,6 +64,7 @@ EFFECT = ConstraintEffect(
     dataset="starter",
     language="es",
     variant="original",
+    verified=True,
     prompt="plain-0",
     format="json",
     n=100,
@@ -88,7 +91,7 @@ ENGINE = {
 
 
 def a_report(*rows: ScoreRow, effects: tuple[ConstraintEffect, ...] = ()) -> Report:
-    return build_report(RUN, rows, effects, ENGINE)
+    return Report((RunFacts(RUN, ENGINE),), tuple(rows), tuple(effects))
 
 
 def terminal(report: Report, width: int = 80, *, color: bool = False) -> str:
@@ -110,7 +113,10 @@ def said(report: Report) -> str:
 class TestJson:
     def test_has_these_keys_and_no_others(self) -> None:
         value = to_json(a_report(FREE, effects=(EFFECT,)))
-        assert list(value) == ["run", "rows", "constraint_effect", "engine"]
+        assert list(value) == [
+            *("run", "rows", "constraint_effect", "engine", "runs", "variants", "robustness"),
+            *("positions", "answer_splits", "prompt_spreads", "interactions", "comparisons"),
+        ]
 
     def test_a_row_by_hand(self) -> None:
         (row,) = json_of(a_report(FREE))["rows"]
@@ -119,6 +125,7 @@ class TestJson:
             "dataset": "starter",
             "language": "es",
             "variant": "original",
+            "verified": True,
             "prompt": "plain-0",
             "format": "json",
             "arm": "free",
@@ -164,7 +171,7 @@ class TestJson:
 
     def test_is_strict_json_whatever_was_measured(self) -> None:
         odd = replace(FREE, median_tax_nats=float("inf"))
-        report = build_report({"when": (1, float("nan"))}, [odd], [], {"path": Path("/x")})
+        report = Report((RunFacts({"when": (1, float("nan"))}, {"path": Path("/x")}),), (odd,), ())
         value = json_of(report)
         assert value["rows"][0]["median_tax_nats"] is None
         assert (value["run"], value["engine"]) == ({"when": [1, None]}, {"path": "/x"})
@@ -191,7 +198,8 @@ class TestMarkdown:
 
     def test_each_language_has_its_tables(self) -> None:
         text = to_markdown(a_report(FREE, replace(FREE, language="en")))
-        headings = [line for line in text.splitlines() if line.startswith("### ")]
+        scores = text[text.index("## Scores") :]
+        headings = [line for line in scores.splitlines() if line.startswith("### ")]
         assert headings[:4] == [
             "### English · demo · starter · original · plain-0",
             "### Outcomes · English · demo · starter · original · plain-0",
@@ -209,7 +217,7 @@ class TestMarkdown:
         assert widths == [9] * 4 + [4] * 4 + [9] * 3
 
     def test_what_was_not_measured_is_said(self) -> None:
-        text = to_markdown(build_report({}, [], [], {}))
+        text = to_markdown(Report((RunFacts({}, {}),), (), ()))
         assert "No answer has been graded yet." in text
         assert "nothing was recorded" in text
 
@@ -246,7 +254,9 @@ class TestTerminal:
         assert "[red]demo" in terminal(a_report(replace(FREE, model="[red]demo")))
 
     def test_a_name_cannot_send_control_sequences(self) -> None:
-        report = build_report({"id": "\x1b]52;c;eA==\x07"}, [FREE], [], {"build": "\x9b31m"})
+        report = Report(
+            (RunFacts({"id": "\x1b]52;c;eA==\x07"}, {"build": "\x9b31m"}),), (FREE,), ()
+        )
         assert not set("\x1b\x07\x9b") & set(terminal(report))
 
     def test_engine_facts_are_lines(self) -> None:
@@ -357,7 +367,7 @@ class TestSentences:
 
 def test_rich_and_scipy_are_loaded_only_when_needed() -> None:
     code = (
-        "import sys, medlocal.report.tables as t; t.to_markdown(t.build_report({}, [], [], {}));"
+        "import sys, medlocal.report.tables as t; t.to_markdown(t.Report((), (), ()));"
         "sys.exit(any(m in sys.modules for m in ('rich', 'scipy', 'llama_cpp', 'outlines')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -14,10 +14,10 @@ from medlocal.engine.engine import Engine
 from medlocal.engine.sequence import Completion, Generate, Logits, Request, Score
 from medlocal.errors import MedlocalError, RefusedError
 from medlocal.evals.formats import FORMATS
-from medlocal.evals.plan import Job, PlanRequest, plan_jobs, take
+from medlocal.evals.plan import Job, PlanRequest, make_plan, take
 from medlocal.run.asking import Asker
 from medlocal.run.grading import to_stored, variant_of
-from medlocal.run.spec import chosen_prompts, make_spec, read_items
+from medlocal.run.spec import crossings_of, make_spec, read_items
 from medlocal.store import Record, StoredJob
 from tests.fakes import (
     BOS,
@@ -43,8 +43,9 @@ def an_asker(vocabulary: ToyVocabulary | None = None) -> Asker:
 @cache
 def planned(form: str, arm: str, language: str) -> Job:
     spec = make_spec("starter", "toy", languages=(language,))
-    request = PlanRequest(chosen_prompts(spec), (form,), (arm,))
-    (job,) = plan_jobs(request, take(read_items(spec), 1), {})
+    (crossing,) = crossings_of(spec)
+    request = PlanRequest((replace(crossing, formats=(form,), arms=(arm,)),))
+    (job,) = make_plan(request, take(read_items(spec), 1), {}).jobs
     return job
 
 
@@ -150,7 +151,7 @@ class TestLabels:
     def test_a_label_that_is_no_token_is_spelt(self) -> None:
         variant = planned("letter", "label", "en").variant
         labels = ("I", "II", "III", "IV")
-        spelt = an_asker().labels(replace(variant, labels=labels))
+        spelt = an_asker().labels(replace(variant, labels=labels, replies=labels))
         assert spelt[0] == [(ord("I"),)]
         assert [tuple(map(toy_text, found)) for found in spelt[1:]] == [
             ("II", " II"),

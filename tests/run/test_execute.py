@@ -16,11 +16,13 @@ import pytest
 from medlocal.catalog import data_root
 from medlocal.engine.sequence import Logits
 from medlocal.errors import Interrupted, MedlocalError, UsageError
+from medlocal.evals.answers import GRADER_VERSION
 from medlocal.evals.items import Item
 from medlocal.evals.scoring import ScoreRow
 from medlocal.report.load import load_report
-from medlocal.report.tables import Report, to_markdown
-from medlocal.run import Control, Progress, RunSpec, Summary, execute, make_spec
+from medlocal.report.results import Report
+from medlocal.report.tables import to_markdown
+from medlocal.run import Control, Progress, RunSpec, Summary, execute, make_spec, preview
 from medlocal.run import resume_run as resume
 from medlocal.run import start_run as start
 from medlocal.run.spec import read_items
@@ -51,7 +53,7 @@ ALL_ARMS = a_spec(formats=("letter", "text"), arms=("free", "grammar", "label", 
 @pytest.fixture(autouse=True)
 def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the questions once for all tests: it is a third of what a toy's run takes."""
-    monkeypatch.setattr(execute, "read_items", lambda spec: list(_items(spec.languages)))
+    monkeypatch.setattr(preview, "read_items", lambda spec: list(_items(spec.languages)))
 
 
 @cache
@@ -126,7 +128,7 @@ class TestARun:
         assert (summary.state, summary.jobs, summary.done) == ("done", NUM_JOBS, NUM_JOBS)
         assert (summary.reused, summary.errors) == (0, 0)
         assert len(records(store)) == NUM_JOBS
-        assert all(result.grade for result in store.results(summary.run_id, 1))
+        assert all(result.grade for result in store.results(summary.run_id, GRADER_VERSION))
 
     def test_its_report_has_a_row_for_every_condition(self, store: Store) -> None:
         report = load_report(store, run(store, ALL_ARMS).run_id)
@@ -197,7 +199,7 @@ class TestARun:
         assert (heard[0].done, heard[0].jobs_per_hour, heard[0].seconds_left) == (0, None, None)
         last = heard[-1]
         assert (last.done, last.answered, last.graded, last.errors) == (NUM_JOBS,) * 3 + (0,)
-        right = sum(r.grade.correct for r in store.results(last.run_id, 1) if r.grade)
+        right = sum(r.grade.correct for r in store.results(last.run_id, GRADER_VERSION) if r.grade)
         assert last.correct == right
         assert last.seconds_left == 0.0
 
@@ -349,7 +351,7 @@ class TestResume:
 
 def stamps(store: Store, run_id: str) -> dict[str, str]:
     """When each answer was kept."""
-    found = (result.record for result in store.results(run_id, 1))
+    found = (result.record for result in store.results(run_id, GRADER_VERSION))
     return {record.job_key: record.created for record in found if record}
 
 
@@ -391,13 +393,13 @@ class TestErrorsOfSingleJobs:
         assert {key for key, r in found.items() if r.finish == FINISH_ERROR} == too_long
         errors = {r.error for r in found.values() if r.error}
         assert all(f"the context holds {context}" in error for error in errors)
-        outcomes = {r.job.key: r.grade.outcome for r in store.results(summary.run_id, 1) if r.grade}
+        outcomes = {r.job.key: r.grade.outcome for r in store.results(summary.run_id, GRADER_VERSION) if r.grade}
         assert {key for key, o in outcomes.items() if o == "ENGINE_ERROR"} == too_long
 
     def test_errors_are_left_out_of_accuracy_and_counted_beside_it(self, store: Store) -> None:
         report = load_report(store, run(store, SMALL, ToyBackend(context=10)).run_id)
         assert all((row.n, row.excluded) == (0, 2) for row in report.rows)
-        assert report.run["errors"] == NUM_JOBS
+        assert report.runs[0].run["errors"] == NUM_JOBS
 
     def test_errors_are_asked_again_on_resume(self, store: Store, elsewhere: Store) -> None:
         run(elsewhere)
@@ -457,7 +459,7 @@ class TestErrorsOfSingleJobs:
 
 def asking(monkeypatch: pytest.MonkeyPatch, *items: Item) -> None:
     """Let the data sets hold these items."""
-    monkeypatch.setattr(execute, "read_items", lambda spec: list(items))
+    monkeypatch.setattr(preview, "read_items", lambda spec: list(items))
 
 
 def holds(tokens: tuple[int, ...], part: tuple[int, ...]) -> bool:
@@ -478,7 +480,7 @@ class TestCanary:
         assert (summary.done, summary.errors) == (16, 0)
         assert store.run(summary.run_id).engine["liveness"] == "failed"
         outcomes = {
-            arm: {r.grade.outcome for r in store.results(summary.run_id, 1)
+            arm: {r.grade.outcome for r in store.results(summary.run_id, GRADER_VERSION)
                   if r.grade and r.job.arm == arm}
             for arm in ("free", "grammar")
         }  # fmt: skip
@@ -660,7 +662,7 @@ class TestFailures:
         assert "no space is left" in row.error
         kept = records(store)
         assert 0 < len(kept) < NUM_JOBS
-        assert all(result.grade for result in store.results(row.id, 1) if result.record)
+        assert all(result.grade for result in store.results(row.id, GRADER_VERSION) if result.record)
         assert kept.items() <= records(elsewhere).items()
         assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -707,7 +709,7 @@ class TestFailures:
         with pytest.raises(UsageError, match="fits none of the formats"):
             run(store, a_spec(arms=("cloze",)))
         with pytest.raises(UsageError, match="no perturbation is called"):
-            run(store, replace(SMALL, variants=("shuffled",)))
+            run(store, a_spec(variants=("shuffled",)))
         assert store.runs() == []
 
     def test_the_signals_of_the_process_are_not_touched(self, store: Store) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from medlocal.evals.answers import GRADER_VERSION
 from medlocal.evals.formats import FORMATS
-from medlocal.evals.plan import Job, PlanRequest, plan_jobs, take
+from medlocal.evals.plan import Job, PlanRequest, make_plan, take
 from medlocal.run import make_spec, regrade, start_run
 from medlocal.run.grading import grade, normalised, to_stored, variant_of
-from medlocal.run.spec import chosen_prompts, read_items
+from medlocal.run.spec import crossings_of, read_items
 from medlocal.store import Record, Store, StoredGrade, StoredJob
 from tests.fakes import ToyBackend
 
@@ -26,8 +26,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def planned(form: str, arm: str, language: str = "es") -> Job:
     spec = make_spec("starter", "toy", languages=(language,))
-    request = PlanRequest(chosen_prompts(spec), (form,), (arm,))
-    (job,) = plan_jobs(request, take(read_items(spec), 1), {})
+    (crossing,) = crossings_of(spec)
+    request = PlanRequest((replace(crossing, formats=(form,), arms=(arm,)),))
+    (job,) = make_plan(request, take(read_items(spec), 1), {}).jobs
     return job
 
 

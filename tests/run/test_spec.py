@@ -13,8 +13,9 @@ from medlocal.data.library import Origin, is_here, store_set
 from medlocal.errors import MissingError, UsageError
 from medlocal.evals.items import Item
 from medlocal.run.spec import (
+    Part,
     RunSpec,
-    chosen_prompts,
+    crossings_of,
     examples_of,
     make_spec,
     read_items,
@@ -23,16 +24,14 @@ from medlocal.run.spec import (
 from medlocal.settings import Settings
 
 names = st.lists(st.text(), max_size=3).map(tuple)
+parts = st.builds(Part, name=st.text(), prompts=names, formats=names, arms=names, variants=names)
 specs = st.builds(
     RunSpec,
     suite=st.text(),
     model=st.text(),
     datasets=names,
     languages=names,
-    prompts=names,
-    formats=names,
-    arms=names,
-    variants=names,
+    parts=st.lists(parts, min_size=1, max_size=3).map(tuple),
     limit=st.none() | st.integers(),
     mode=st.text(),
     context=st.integers(),
@@ -45,10 +44,77 @@ def test_a_suite_says_what_is_asked() -> None:
         model="a-model",
         datasets=("starter",),
         languages=("en", "es"),
-        prompts=("plain",),
-        formats=("letter", "json"),
-        arms=("free", "grammar", "label"),
-        variants=("original",),
+        parts=(
+            Part(
+                "starter",
+                ("plain",),
+                ("letter", "json"),
+                ("free", "grammar", "label"),
+                ("original",),
+            ),
+        ),
+    )
+
+
+def test_a_suite_of_suites_has_a_part_for_each_that_asks() -> None:
+    spec = make_spec("full", "m")
+    assert [part.name for part in spec.parts] == [
+        "robustness",
+        "robustness-two-step",
+        "prompts",
+        "instruction-levels",
+        "answer-transforms",
+    ]
+    assert spec.datasets == ("starter",)
+
+
+def test_a_change_holds_for_every_part_and_equal_parts_are_one() -> None:
+    spec = make_spec("instructions", "m", formats=("letter",), variants=("original",))
+    assert [(part.formats, part.variants) for part in spec.parts] == [
+        (("letter",), ("original",)),
+        (("letter",), ("original",)),
+    ]
+
+
+def test_variants_are_kept_in_their_one_spelling() -> None:
+    spec = make_spec("starter", "m", variants=("shuffle+typos(0.10)", "typos(0.1)+shuffle"))
+    assert spec.variants == ("typos(0.1)+shuffle",)
+
+
+def test_a_layout_is_a_prompt_in_both_languages() -> None:
+    spec = make_spec("starter", "m", prompts=("layout(3)",))
+    (crossing,) = crossings_of(spec)
+    assert [(p.language, p.style) for p in crossing.prompts] == [
+        ("en", "layout(3)"),
+        ("es", "layout(3)"),
+    ]
+
+
+@pytest.mark.parametrize("style", ["layout(x)", "layouts", "layout(-1)"])
+def test_a_layout_without_a_number_is_refused(style: str) -> None:
+    with pytest.raises(UsageError, match="layout"):
+        make_spec("starter", "m", prompts=(style,))
+
+
+def test_a_spec_of_an_earlier_version_has_one_part() -> None:
+    old = {
+        "suite": "starter",
+        "model": "m",
+        "datasets": ["starter"],
+        "languages": ["es"],
+        "prompts": ["plain"],
+        "formats": ["letter"],
+        "arms": ["free"],
+        "variants": ["original"],
+        "limit": 3,
+    }
+    assert RunSpec.from_json(old) == RunSpec(
+        suite="starter",
+        model="m",
+        datasets=("starter",),
+        languages=("es",),
+        parts=(Part("starter", ("plain",), ("letter",), ("free",), ("original",)),),
+        limit=3,
     )
 
 
@@ -224,7 +290,8 @@ def test_the_limit_is_not_the_readers_business() -> None:
 
 def test_every_style_is_asked_in_every_language() -> None:
     spec = make_spec("starter", "m", prompts=("exam", "plain"))
-    assert [(p.language, p.style) for p in chosen_prompts(spec)] == [
+    (crossing,) = crossings_of(spec)
+    assert [(p.language, p.style) for p in crossing.prompts] == [
         ("en", "exam"),
         ("en", "plain"),
         ("es", "exam"),

@@ -1,0 +1,188 @@
+"""What a model is told about the form of its answer, in words: per level, format and language.
+
+Only texts and how they are filled in. What a form looks like and how an answer in it is read stand in
+`formats`; what has to be written for each option stands in the variant.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from medlocal.errors import unknown_name
+from medlocal.evals.variant import Variant
+
+_T = TypeVar("_T")
+
+_WORDINGS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "strict": {
+        "letter": {
+            "en": "Answer with only {thing}.",
+            "es": "Responde solo con {thing}.",
+        },
+        "phrase": {
+            "en": "Answer with exactly this sentence, {mark} being {thing}:\n{form}",
+            "es": "Responde exactamente con esta frase, siendo {mark} {thing}:\n{form}",
+        },
+        "json": {
+            "en": "Answer with only this JSON, {mark} being {thing}:\n{form}",
+            "es": "Responde solo con este JSON, siendo {mark} {thing}:\n{form}",
+        },
+        "tag": {
+            "en": "Answer with only this XML, {mark} being {thing}:\n{form}",
+            "es": "Responde solo con este XML, siendo {mark} {thing}:\n{form}",
+        },
+        "text": {
+            "en": "Answer with only the text of the correct option, copied exactly, without the {noun}.",
+            "es": "Responde solo con el texto de la opción correcta, copiado exactamente, sin {noun}.",
+        },
+        "reasoned": {
+            "en": "Reason briefly, in no more than three sentences. Then finish with a last line in "
+            "exactly this form, {mark} being {thing}:\n{form}",
+            "es": "Razona brevemente, en no más de tres frases. Termina después con una última línea "
+            "que tenga exactamente esta forma, siendo {mark} {thing}:\n{form}",
+        },
+    },
+    "mentioned": {
+        "letter": {"en": "Answer with {thing}.", "es": "Responde con {thing}."},
+        "phrase": {
+            "en": 'Answer with a sentence that says "{before}" and then {thing}.',
+            "es": "Responde con una frase que diga «{before}» y después {thing}.",
+        },
+        "json": {
+            "en": 'Answer in JSON, with {thing} under the key "answer".',
+            "es": "Responde en JSON, con {thing} en la clave «answer».",
+        },
+        "tag": {
+            "en": 'Answer in XML, with {thing} inside the tag "answer".',
+            "es": "Responde en XML, con {thing} dentro de la etiqueta «answer».",
+        },
+        "text": {
+            "en": "Answer with the text of the correct option.",
+            "es": "Responde con el texto de la opción correcta.",
+        },
+        "reasoned": {
+            "en": 'Reason briefly, then finish with a line that says "{last}" and then {thing}.',
+            "es": "Razona brevemente y termina con una línea que diga «{last}» y después {thing}.",
+        },
+    },
+}
+"""The instruction, per level, format and language. None of them shows an option as the answer.
+
+Short on purpose: an instruction is read once more for every question, what stands before it is not."""
+
+_NOTHING_SAID = {"en": "Answer the question.", "es": "Responde a la pregunta."}
+_EXAMPLE = {
+    "en": "For example, if {mark} were {thing}:\n{form}",
+    "es": "Por ejemplo, si {mark} fuera {thing}:\n{form}",
+}
+_TEXT_EXAMPLE = {
+    "en": 'For example, if the correct option were "{mark}. Blue":\nBlue',
+    "es": "Por ejemplo, si la opción correcta fuera «{mark}. Azul»:\nAzul",
+}
+
+_THINGS: Mapping[str, Mapping[str, str]] = {
+    "label": {
+        "en": "the {noun} of the correct option",
+        "es": "{noun} de la opción correcta",
+    },
+    "text": {
+        "en": "the text of the correct option, copied exactly",
+        "es": "el texto de la opción correcta, copiado exactamente",
+    },
+    "several": {
+        "en": "the {nouns} of all the options asked for, in order, with a comma and a space between them",
+        "es": "{nouns} de todas las opciones que se piden, en orden, con coma y espacio entre cada dos",
+    },
+    "next_label": {
+        "en": "the {noun} of the option after the correct one (after {last} comes {first})",
+        "es": "{noun} de la opción que viene después de la correcta (después de {last} viene {first})",
+    },
+    "reversed_text": {
+        "en": "the text of the correct option written backwards, character by character",
+        "es": "el texto de la opción correcta escrito al revés, carácter a carácter",
+    },
+    "upper_text": {
+        "en": "the text of the correct option in capital letters",
+        "es": "el texto de la opción correcta en mayúsculas",
+    },
+    "label_in_words": {
+        "en": "the position of the correct option as a word (one, two, three…)",
+        "es": "la posición de la opción correcta como palabra (uno, dos, tres…)",
+    },
+    "wrong_labels": {
+        "en": "the {nouns} of all the incorrect options, in order, with a comma and a space between them",
+        "es": "{nouns} de todas las opciones incorrectas, en orden, con coma y espacio entre cada dos",
+    },
+    "appended": {
+        "en": "the {noun} of the correct option with {addition} directly behind it",
+        "es": "{noun} de la opción correcta con {addition} pegado detrás",
+    },
+}
+"""What is asked for, by `Variant.asks` and language."""
+
+_NOUNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "en": {
+        "letter": ("letter", "letters"),
+        "number": ("number", "numbers"),
+        "label": ("label", "labels"),
+    },
+    "es": {
+        "letter": ("la letra", "las letras"),
+        "number": ("el número", "los números"),
+        "label": ("la etiqueta", "las etiquetas"),
+    },
+}
+"""What a label is called, one and several of them."""
+
+
+def told(variant: Variant, format_name: str, language: str, parts: Mapping[str, str]) -> str:
+    """The instruction of a format for a variant, at the variant's level.
+
+    Args:
+        variant: what is asked.
+        format_name: a key of the wordings.
+        language: of the prompt.
+        parts: `form`, the form around `mark`, which stands for what is asked for; `before`, what
+            stands before it; `last`, how the last line of reasoning begins.
+
+    Raises:
+        UsageError: nothing is written in that language.
+    """
+    if variant.level == "none":
+        return spoken(_NOTHING_SAID, language)
+    noun = spoken(_NOUNS, language)[_kind(variant.labels)][0]
+    said = {**parts, "noun": noun, "thing": _thing(variant, language)}
+    level = "mentioned" if variant.level == "example" else variant.level
+    text = spoken(_WORDINGS[level][format_name], language).format(**said)
+    if variant.level == "example":
+        example = _TEXT_EXAMPLE if format_name == "text" else _EXAMPLE
+        text = f"{text}\n{spoken(example, language).format(**said)}"
+    return text
+
+
+def _thing(variant: Variant, language: str) -> str:
+    """What is asked for, in words."""
+    one, several = spoken(_NOUNS, language)[_kind(variant.labels)]
+    addition = variant.replies[0].removeprefix(variant.labels[0])
+    return spoken(_THINGS[variant.asks], language).format(
+        noun=one, nouns=several, first=variant.labels[0], last=variant.labels[-1], addition=addition
+    )
+
+
+def _kind(labels: tuple[str, ...]) -> str:
+    """What the labels are called. `(A)` is no letter: the model must write its brackets too."""
+    if all(len(label) == 1 and label.isalpha() for label in labels):
+        return "letter"
+    return "number" if all(label.isdecimal() for label in labels) else "label"
+
+
+def mark(labels: tuple[str, ...]) -> str:
+    """What stands for the label in the form that is shown; in no label, not even as its part."""
+    taken = "".join(labels).upper()
+    return next((mark for mark in "XZ" if mark not in taken), "?")
+
+
+def spoken(texts: Mapping[str, _T], language: str) -> _T:
+    """What a table holds for a language."""
+    if language not in texts:
+        raise unknown_name("language of a format", language, texts)
+    return texts[language]
