@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from medlocal import __version__
-from medlocal.cli import data, doctor, models, planning, results, running
+from medlocal.cli import comparing, data, doctor, models, planning, regrading, results, running
 from medlocal.cli.console import narrate
 from medlocal.errors import MedlocalError
 
@@ -30,8 +30,10 @@ app.command("run")(running.run)
 app.command("demo")(running.demo)
 app.command("runs")(results.runs)
 app.command("report")(results.report)
+app.command("compare")(comparing.compare)
+app.command("export")(results.export)
 app.command("show")(results.show)
-app.command("regrade")(results.regrade)
+app.command("regrade")(regrading.regrade)
 app.command("perturbations")(planning.perturbations)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")

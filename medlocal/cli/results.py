@@ -8,8 +8,9 @@ import typer
 from medlocal.cli.console import AsJson, narrate, print_json, print_table, settings, stdout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from medlocal.report.results import Report
     from medlocal.store import Record, Result, RunRow, Store, StoredGrade, StoredJob
 
 Run = Annotated[str, typer.Argument(help="A run's id, its beginning, or `last`.")]
@@ -48,28 +49,127 @@ def _run_values(store: "Store", row: "RunRow") -> dict[str, object]:
 
 
 def report(
-    run: Run = "last",
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs to report together; default: the last."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write Markdown to this file.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write to this file; its ending says what: .html (one page, no network), .md, .csv,"
+            " .tex or .json.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run found: accuracy and format compliance with intervals, per language."""
-    from medlocal.files import atomic_write, disk_errors
+    """Show what runs found: knowledge, format compliance and robustness, per language.
+
+    Several runs of different models are reported side by side and compared. The HTML page holds
+    everything, single questions too, and opens from a USB stick.
+
+    Example: medlocal report last -o report.html
+    """
     from medlocal.report.load import load_report
-    from medlocal.report.tables import print_terminal, to_json, to_markdown
+    from medlocal.report.tables import print_terminal, to_json
     from medlocal.store import Store
 
-    with Store(settings().store_path) as store:
-        found = load_report(store, store.run(run).id)
     if output is not None:
-        with disk_errors(output.parent):
-            atomic_write(output, to_markdown(found))
-        narrate(f"written: {output}")
+        _check_ending(output)
+    with Store(settings().store_path) as store:
+        run_ids = [store.run(name).id for name in runs or ["last"]]
+        found = load_report(store, *run_ids)
+        if output is not None:
+            _write(output, found, store, run_ids)
+            narrate(f"written: {output}")
     if as_json:
         print_json(to_json(found))
     elif output is None:
         print_terminal(found, stdout())
+
+
+_ENDINGS = (".html", ".md", ".csv", ".tex", ".json")
+
+
+def _check_ending(output: Path) -> None:
+    from medlocal.errors import UsageError
+
+    if output.suffix.lower() not in _ENDINGS:
+        raise UsageError(
+            f"{output}: a report is not written as {output.suffix or 'a file without an ending'}",
+            hint=f"end the name in {', '.join(_ENDINGS)}; `medlocal export` writes single answers",
+        )
+
+
+def _write(output: Path, found: "Report", store: "Store", run_ids: "Sequence[str]") -> None:
+    """Write a report in the form that the file's ending names."""
+    import json
+
+    from medlocal.files import atomic_write, disk_errors
+    from medlocal.report import files, tables
+
+    match output.suffix.lower():
+        case ".html":
+            from medlocal.report.browser import read_questions
+            from medlocal.report.page import to_html
+
+            text = to_html(found, read_questions(store, run_ids))
+        case ".csv":
+            text = files.scores_csv(found)
+        case ".tex":
+            text = files.scores_latex(found)
+        case ".json":
+            text = json.dumps(tables.to_json(found), ensure_ascii=False, indent=2) + "\n"
+        case _:
+            text = tables.to_markdown(found)
+    with disk_errors(output.parent):
+        atomic_write(output, text)
+
+
+def export(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs to export; default: the last."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file, or for lm-eval a folder. Needed."),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(help="csv, jsonl, parquet or lm-eval; default: what the file's ending says."),
+    ] = "",
+) -> None:
+    """Write every answer of some runs: the prompt, the raw output, the grade and why.
+
+    As csv, jsonl or parquet there is one row per answer. As lm-eval it is what lm-evaluation-harness
+    writes: per-sample JSON lines and a results file, for the tools that read those.
+
+    Example: medlocal export last -o answers.parquet
+    """
+    from medlocal.errors import UsageError
+    from medlocal.report.answers import answer_rows, write_answers
+    from medlocal.report.lm_eval import export_lm_eval
+    from medlocal.store import Store
+
+    kinds = ("csv", "jsonl", "parquet", "lm-eval")
+    kind = to or (output.suffix.lower().removeprefix(".") if output else "")
+    if output is None or kind not in kinds:
+        raise UsageError(
+            "where to, and as what?"
+            if output is None
+            else f"{kind or output} is no kind of export",
+            hint=f"-o FILE ending in .csv, .jsonl or .parquet, or --to {'|'.join(kinds)}",
+        )
+    with Store(settings().store_path) as store:
+        run_ids = [store.run(name).id for name in runs or ["last"]]
+        if kind == "lm-eval":
+            for path in export_lm_eval(store, run_ids, output):
+                narrate(f"written: {path}")
+            return
+        number = write_answers(output, answer_rows(store, run_ids), kind)
+    narrate(f"written: {output}, {number:,} answers")
 
 
 def show(
@@ -227,26 +327,3 @@ def _share(logprob: float) -> str:
     import math
 
     return f"{math.exp(logprob):.3f}"
-
-
-def regrade(run: Run = "last", as_json: AsJson = False) -> None:
-    """Judge the stored answers of a run again with this version's grader; no model is needed."""
-    from medlocal.run import regrade as grade_again
-    from medlocal.store import Store
-
-    with Store(settings().store_path) as store:
-        done = grade_again(store, store.run(run).id)
-    if as_json:
-        changes = [{"key": k, "before": b, "now": n} for k, b, n in done.changes]
-        print_json(
-            {
-                "records": done.num_records,
-                "changed": done.num_changed,
-                "new": done.num_new,
-                "changes": changes,
-            }
-        )
-        return
-    narrate(f"{done.num_records} answers judged, {done.num_changed} changed, {done.num_new} new")
-    if done.changes:
-        print_table(("job", "before", "now"), [(k[:12], b, n) for k, b, n in done.changes])

@@ -4,7 +4,7 @@ No figure is computed here and no store is read. What is said stands in `overvie
 and `findings`; here it is only laid out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from medlocal.report import blocks, sections, wording
 from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
 from medlocal.report.findings import findings
 from medlocal.report.overview import lead_of, overview
-from medlocal.report.results import Report, RunFacts
+from medlocal.report.results import ModelPair, Report, RunFacts
 
 if TYPE_CHECKING:  # rich is loaded when something is printed
     from _typeshed import DataclassInstance
@@ -67,10 +67,24 @@ def to_markdown(report: Report) -> str:
 
 def print_terminal(report: Report, console: "Console") -> None:
     """Print the report, for 80 columns or more; nothing is said by colour or weight alone."""
+    _print(_layout(report), console)
+
+
+def print_pair(pair: ModelPair, console: "Console") -> None:
+    """Print the comparison of two models, as `print_terminal` does."""
+    _print(sections.pair_blocks([pair]), console)
+
+
+def pair_to_json(pair: ModelPair) -> object:
+    """The comparison of two models as JSON values."""
+    return wording.plain(asdict(pair))
+
+
+def _print(parts: Iterable[Block], console: "Console") -> None:
     from rich.segment import Segments
     from rich.text import Text
 
-    for block in _layout(report):
+    for block in parts:
         match block:
             case Heading():
                 console.print(

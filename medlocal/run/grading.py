@@ -20,15 +20,30 @@ _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One answer that a new grading judged otherwise."""
+
+    job: StoredJob
+    before: StoredGrade
+    """By the newest earlier version of the grader, or by this version when it was judged last."""
+    now: StoredGrade
+
+
+@dataclass(frozen=True, slots=True)
 class Regraded:
     """What a new grading changed."""
 
     num_records: int
-    num_changed: int
     num_new: int
     """Records that had no grade at all."""
-    changes: tuple[tuple[str, str, str], ...]
-    """(job key, outcome and option before, outcome and option now), for each that changed."""
+    graders: tuple[int, ...]
+    """Versions of the grader that the earlier grades were by, ascending."""
+    num_right_before: int
+    """Of the records that had a grade."""
+    num_right_now: int
+    """Of the same records."""
+    changes: tuple[Change, ...]
+    """Those whose outcome or option changed."""
 
 
 def to_stored(job: Job, model: str) -> StoredJob:
@@ -111,35 +126,37 @@ def score_names(variant: Variant, arm: str) -> tuple[str, ...]:
 
 
 def regrade(store: Store, run_id: str) -> Regraded:
-    """Judge all records of a run again and keep the grades; records are never touched."""
-    before = {r.job.key: r.grade for r in store.results(run_id, GRADER_VERSION)}
-    changes: list[tuple[str, str, str]] = []
-    num_records = num_new = 0
+    """Judge all records of a run again and keep the grades; records are never touched.
+
+    Grades of earlier versions of the grader stay beside the new ones.
+    """
+    before = store.latest_grades(run_id, GRADER_VERSION)
+    changes: list[Change] = []
+    num_records = num_before = num_now = 0
     batch: list[StoredGrade] = []
     for job, record in _answered(store, run_id):
         new, old = grade(job, record), before.get(job.key)
         num_records += 1
-        num_new += old is None
-        if old is not None and _verdict(old) != _verdict(new):
-            changes.append((job.key, _verdict(old), _verdict(new)))
+        if old is not None:
+            num_before += old.correct
+            num_now += new.correct
+            if (old.outcome, old.slot) != (new.outcome, new.slot):
+                changes.append(Change(job, old, new))
         batch.append(new)
         if len(batch) >= _BATCH:
             store.put_grades(batch)
             batch = []
     store.put_grades(batch)
     store.log_event(run_id, "regraded", {"grader": GRADER_VERSION, "changed": len(changes)})
-    return Regraded(num_records, len(changes), num_new, tuple(changes))
+    graders = tuple(sorted({old.grader for old in before.values()}))
+    num_new = num_records - len(before)
+    return Regraded(num_records, num_new, graders, num_before, num_now, tuple(changes))
 
 
 def _answered(store: Store, run_id: str) -> Iterator[tuple[StoredJob, Record]]:
     for job in store.jobs(run_id):
         if record := store.record(job.key):
             yield job, record
-
-
-def _verdict(judged: StoredGrade) -> str:
-    option = "no option" if judged.slot is None else f"option {judged.slot + 1}"
-    return f"{judged.outcome}, {option}"
 
 
 def normalised(score: float, text: str) -> float:

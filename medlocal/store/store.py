@@ -276,6 +276,16 @@ class Store:
         )
         return rows.read_grade(found[0]) if found else None
 
+    def latest_grades(self, run_id: str, grader: int) -> dict[str, StoredGrade]:
+        """By job, the grade of the newest version of the grader up to `grader` that judged it."""
+        found = self._select(
+            f"SELECT {rows.GRADE_COLUMNS}, MAX(grader) FROM grades JOIN run_jobs USING (job_key)"
+            " WHERE run_id = ? AND grader <= ? GROUP BY grades.job_key",
+            *(run_id, grader),
+        )
+        grades = (rows.read_grade(row[:-1]) for row in found)
+        return {grade.job_key: grade for grade in grades if grade is not None}
+
     def run_of(self, key: str) -> RunRow | None:
         """The run that answered a job, else the newest one that holds it; None where none does."""
         found = self._select(

@@ -26,7 +26,8 @@ from tests.fakes import LogitsOf, ToyBackend, random_logits, saying
 from tests.weights.gguf_files import write_model
 
 COMMANDS = (
-    "", "run", "demo", "runs", "report", "show", "regrade", "doctor", "models", "models list",
+    "", "run", "demo", "runs", "report", "compare", "export", "perturbations", "show", "regrade",
+    "doctor", "models", "models list",
     "models show", "models pull", "models verify", "data", "data list", "data show",
     "data pull", "data check", "data import", "data export",
 )  # fmt: skip
@@ -544,9 +545,11 @@ class TestRegrade:
         with cli.store() as store:
             store._database.execute("UPDATE grades SET outcome = 'EMPTY', slot = NULL")
         found = cli("regrade", run_id, "--json").json
-        assert found.keys() == {"records", "changed", "new", "changes"}
+        counts = {"records", "changed", "new", "right_before", "right_now"}
+        assert found.keys() == {*counts, "graders", "changes"}
         assert (found["records"], found["changed"], found["new"]) == (NUM_JOBS, NUM_JOBS, 0)
-        assert found["changes"][0].keys() == {"key", "before", "now"}
+        told = {"key", "before", "now", "right_before", "right_now", "why"}
+        assert found["changes"][0].keys() == told
         assert cli("regrade", "--json").json["changed"] == 0
 
     def test_for_people(self, cli: Cli, run_id: str) -> None:

@@ -118,7 +118,7 @@ class TestRegrade:
     def test_the_same_grader_changes_nothing(self, store: Store, run_id: str) -> None:
         before = grades_of(store, run_id)
         done = regrade(store, run_id)
-        assert (done.num_records, done.num_changed, done.num_new) == (24, 0, 0)
+        assert (done.num_records, done.num_new) == (24, 0)
         assert done.changes == ()
         assert grades_of(store, run_id) == before
 
@@ -130,20 +130,15 @@ class TestRegrade:
         store.put_grades(spoilt)
         done = regrade(store, run_id)
         assert grades_of(store, run_id) == before
-        assert (done.num_changed, done.num_new) == (3, 0)
-        assert {key: was for key, was, _ in done.changes} == dict.fromkeys(
-            [g.job_key for g in spoilt], "REFUSAL, no option"
-        )
-        for key, _, now in done.changes:
-            slot = before[key].slot
-            option = "no option" if slot is None else f"option {slot + 1}"
-            assert now == f"{before[key].outcome}, {option}"
+        assert done.num_new == 0
+        assert [change.before for change in done.changes] == spoilt
+        assert [change.now for change in done.changes] == [before[g.job_key] for g in spoilt]
 
     def test_an_answer_without_a_grade_gets_one(self, store: Store, run_id: str) -> None:
         before = grades_of(store, run_id)
         store._database.execute("DELETE FROM grades")
         done = regrade(store, run_id)
-        assert (done.num_records, done.num_changed, done.num_new) == (24, 0, 24)
+        assert (done.num_records, len(done.changes), done.num_new) == (24, 0, 24)
         assert grades_of(store, run_id) == before
 
     def test_records_are_never_touched(self, store: Store, run_id: str) -> None:
@@ -157,6 +152,20 @@ class TestRegrade:
         regrade(store, run_id)
         event = store.events(run_id)[-1]
         assert (event.kind, event.data) == ("regraded", {"grader": GRADER_VERSION, "changed": 0})
+
+    def test_what_changed_is_told_against_an_earlier_version(
+        self, store: Store, run_id: str
+    ) -> None:
+        now = grades_of(store, run_id)
+        older = [replace(g, grader=GRADER_VERSION - 1, correct=False) for g in now.values()]
+        older[0] = replace(older[0], outcome="EMPTY", slot=None, content=None)
+        store._database.execute("DELETE FROM grades")
+        store.put_grades(older)
+        done = regrade(store, run_id)
+        assert done.graders == (GRADER_VERSION - 1,)
+        assert [change.before.outcome for change in done.changes] == ["EMPTY"]
+        assert (done.num_new, done.num_right_before) == (0, 0)
+        assert done.num_right_now == sum(grade.correct for grade in now.values())
 
     def test_the_grades_of_another_version_stay(self, store: Store, run_id: str) -> None:
         (key, *_) = grades_of(store, run_id)
