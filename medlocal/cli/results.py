@@ -33,12 +33,14 @@ def runs(as_json: AsJson = False) -> None:
 
 
 def _run_values(store: "Store", row: "RunRow") -> dict[str, object]:
+    from medlocal.run import RunSpec
+
     counts = store.counts(row.id)
     return {
         "run_id": row.id,
         "state": row.state.value + (" (crashed)" if row.crashed else ""),
         "suite": row.spec.get("suite"),
-        "model": row.spec.get("model"),
+        "model": ", ".join(RunSpec.from_json(row.spec).models),
         "jobs": counts.jobs,
         "done": counts.done,
         "reused": counts.reused,
@@ -275,9 +277,12 @@ def _prompt_as_sent(job: "StoredJob", run: "RunRow | None") -> str | None:
     """The chat through the template that the run recorded; None where no run recorded one."""
     from medlocal.weights.template import ChatTemplate
 
-    if run is None or not isinstance(source := run.model.get("template"), str):
+    if run is None:
         return None
-    bos, eos = (str(run.model.get(name) or "") for name in ("bos_token", "eos_token"))
+    model = run.model_named(job.model)
+    if not isinstance(source := model.get("template"), str):
+        return None
+    bos, eos = (str(model.get(name) or "") for name in ("bos_token", "eos_token"))
     return ChatTemplate(source, bos, eos).render(job.messages)
 
 

@@ -39,7 +39,10 @@ def run(
         str | None, typer.Argument(help="A suite, or a data set. `medlocal data list` shows them.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Id of a model card, or path to a GGUF.")
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Id of a model card, or path to a GGUF; may be repeated."
+        ),
     ] = None,
     languages: _Names = None,
     formats: _Names = None,
@@ -100,14 +103,15 @@ def run(
             raise UsageError("--resume takes everything else from the run", hint="leave it out")
         _resume(here, resume, as_json=as_json)
         return
-    if suite is None or model is None:
+    if suite is None or not model:
         raise UsageError(
             "a suite and a model are needed",
             hint="for example: medlocal run starter --model smollm2-135m-instruct",
         )
     spec = make_spec(
         suite,
-        model,
+        model[0],
+        more_models=tuple(model[1:]),
         languages=_names(languages),
         formats=_names(formats),
         arms=_names(arms),
@@ -134,12 +138,15 @@ def _preview(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
     from medlocal.store import Store
 
     with Store(here.store_path) as store:
-        plan, estimate = preview_run(spec, store, _backend(here, spec))
-    tell_left_out(plan)
+        previews = {
+            backend.name: preview_run(spec, store, backend) for backend in _backends(here, spec)
+        }
     if as_json:
-        print_json(estimate.to_json())
-    else:
-        print("\n".join(estimate_lines(estimate)))
+        print_json({name: estimate.to_json() for name, (_, estimate) in previews.items()})
+        return
+    for name, (plan, estimate) in previews.items():
+        tell_left_out(plan)
+        print("\n".join([f"model: {name}", *estimate_lines(estimate)]))
 
 
 def _tell_left_out(here: Settings, spec: "RunSpec") -> None:
@@ -191,12 +198,16 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _backend(here: Settings, spec: "RunSpec") -> "LlamaBackend":
+def _backends(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
+    return [_backend(here, spec, model) for model in spec.models]
+
+
+def _backend(here: Settings, spec: "RunSpec", model: str) -> "LlamaBackend":
     from medlocal.hub import find_model
     from medlocal.run import LlamaBackend
 
-    path = find_model(spec.model, here)
-    name = spec.model if path.name != Path(spec.model).name else path.stem
+    path = find_model(model, here)
+    name = model if path.name != Path(model).name else path.stem
     backend = LlamaBackend(name, path, here, spec.mode, spec.context)
     backend.check()
     return backend
@@ -206,10 +217,11 @@ def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
     from medlocal.run import RunStopped, start_run
     from medlocal.store import Store
 
-    backend = _backend(here, spec)
+    backends = _backends(here, spec)
+    facts = [backend.model_facts() for backend in backends]
     with Store(here.store_path) as store, _watching() as control:
         try:
-            summary = start_run(spec, store, backend, backend.model_facts(), control)
+            summary = start_run(spec, store, backends, facts, control)
         except RunStopped as stop:
             _finish(here, store, _stopped(store, stop.run_id), as_json=as_json)
             raise
@@ -222,10 +234,10 @@ def _resume(here: Settings, name: str, *, as_json: bool) -> None:
 
     with Store(here.store_path) as store:
         run_id = store.run(name).id
-        backend = _backend(here, RunSpec.from_json(store.run(run_id).spec))
+        backends = _backends(here, RunSpec.from_json(store.run(run_id).spec))
         with _watching() as control:
             try:
-                summary = resume_run(run_id, store, backend, control)
+                summary = resume_run(run_id, store, backends, control)
             except RunStopped:
                 _finish(here, store, _stopped(store, run_id), as_json=as_json)
                 raise

@@ -56,7 +56,9 @@ def export_lm_eval(store: Store, run_ids: Iterable[str], folder: Path) -> list[P
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="give the path of a folder")
-    exports = [_Export.of(store, run_id, folder) for run_id in dict.fromkeys(run_ids)]
+    exports = [
+        export for run_id in dict.fromkeys(run_ids) for export in _Export.of(store, run_id, folder)
+    ]
     written = []
     for export in exports:
         with disk_errors(folder):
@@ -66,11 +68,10 @@ def export_lm_eval(store: Store, run_ids: Iterable[str], folder: Path) -> list[P
 
 @dataclass
 class _Export:
-    """One run on its way into the folder of its model."""
+    """One model of a run on its way into its folder."""
 
     run: RunRow
     model: str
-    """The one that the run asked."""
     folder: Path
     """Of the model."""
     tasks: "dict[str, _Task]" = field(default_factory=dict)
@@ -78,22 +79,24 @@ class _Export:
     """By data set and language, the items in the order in which they come up."""
 
     @classmethod
-    def of(cls, store: Store, run_id: str, folder: Path) -> "_Export":
+    def of(cls, store: Store, run_id: str, folder: Path) -> "list[_Export]":
+        """The exports of a run: one for each of its models."""
         run = store.run(run_id)
-        found = (result for result in store.results(run_id, GRADER_VERSION) if result.grade)
-        if (first := next(found, None)) is None:
+        graded = (result for result in store.results(run_id, GRADER_VERSION) if result.grade)
+        models = dict.fromkeys(result.job.model for result in graded)
+        if not models:
             raise UsageError(
                 f"run {run_id} has no graded answer to export",
                 hint=f"`medlocal regrade {run_id}` grades the answers that it has",
             )
-        model = first.job.model
-        export = cls(run, model, folder / model_folder(model))
-        if old := sorted(export.folder.glob(f"*_{export.time}.json*")):
-            raise UsageError(
-                f"{export.folder} already holds run {run_id}: {old[0].name}",
-                hint="delete its files there, or export into another folder",
-            )
-        return export
+        exports = [cls(run, model, folder / model_folder(model)) for model in models]
+        for export in exports:
+            if old := sorted(export.folder.glob(f"*_{export.time}.json*")):
+                raise UsageError(
+                    f"{export.folder} already holds run {run_id}: {old[0].name}",
+                    hint="delete its files there, or export into another folder",
+                )
+        return exports
 
     @property
     def time(self) -> str:
@@ -106,6 +109,8 @@ class _Export:
         with TemporaryDirectory(prefix=".medlocal-", dir=self.folder) as unfinished:
             parts = _Parts(Path(unfinished))
             for job, grade, record in full_results(store, self.run.id):
+                if job.model != self.model:
+                    continue
                 task, doc_id = self._task(job), self._doc_id(job)
                 if grade is None or record is None or grade.outcome in NOT_ASKED:
                     continue
@@ -157,14 +162,15 @@ class _Export:
 
     def _facts(self) -> dict[str, object]:
         """What the harness says of model and run, as far as a run recorded it."""
-        run, template = self.run, self.run.model.get("template")
-        seconds = run.engine.get("seconds")
+        run, file = self.run, self.run.model_named(self.model)
+        template, engine = file.get("template"), run.engine.get(self.model, run.engine)
+        seconds = engine.get("seconds") if isinstance(engine, Mapping) else None
         return {
             "config": {
                 "model": "medlocal",
                 "model_args": f"model={self.model}",
-                "model_sha": run.model.get("sha256"),
-                "model_num_parameters": run.model.get("parameters"),
+                "model_sha": file.get("sha256"),
+                "model_num_parameters": file.get("parameters"),
                 "limit": run.spec.get("limit"),
                 "random_seed": run.spec.get("seed"),
             },

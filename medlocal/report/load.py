@@ -67,7 +67,7 @@ def _run_values(store: Store, row: RunRow) -> dict[str, object]:
         "created": row.created,
         "state": row.state.value,
         "suite": row.spec.get("suite"),
-        "model": row.spec.get("model"),
+        "model": ", ".join(_model_names(row)),
         "seed": row.spec.get("seed", 0),
         "jobs": counts.jobs,
         "done": counts.done,
@@ -82,6 +82,12 @@ def _run_values(store: Store, row: RunRow) -> dict[str, object]:
     if missing := counts.done + counts.errors - num_graded:
         run["ungraded"] = missing
     return run
+
+
+def _model_names(row: RunRow) -> list[str]:
+    more = row.spec.get("more_models") or []
+    assert isinstance(more, list)
+    return [str(row.spec.get("model")), *map(str, more)]
 
 
 def _pairs(answers: Iterable[GradedAnswer], rows: Sequence[RunRow]) -> Iterator[ModelPair]:
@@ -102,7 +108,7 @@ def is_same_question(first: GradedAnswer, second: GradedAnswer) -> bool:
 
 def template_notes(first: str, second: str, rows: Iterable[RunRow]) -> tuple[str, ...]:
     """What differs in how the same messages were sent to two models."""
-    models = {str(row.model.get("id")): row.model for row in rows}
+    models = {str(model.get("id")): model for row in rows for model in row.models}
     if first not in models or second not in models:
         return ()
     if models[first].get("template") == models[second].get("template"):

@@ -8,7 +8,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,37 +114,50 @@ class Control:
 def start_run(
     spec: RunSpec,
     store: Store,
-    backend: Backend,
-    model: Mapping[str, object],
+    backends: Backend | Sequence[Backend],
+    models: Mapping[str, object] | Sequence[Mapping[str, object]],
     control: Control | None = None,
 ) -> Summary:
-    """Plan a run, keep the plan, and carry it out.
+    """Plan a run, keep the plan, and carry it out, model after model.
 
     Args:
         spec: what to ask.
         store: where jobs and answers are kept.
-        backend: the model.
-        model: what is known of the model's file.
+        backends: the model, or several in the order in which they are asked. Their names differ.
+        models: what is known of each model's file.
         control: None = nobody watches.
 
     Raises:
         RunStopped: the caller stopped it; the hint resumes it.
         MedlocalError: it failed; what was answered is kept.
     """
-    identity = backend.identity()
     control = control or Control()
-    plan = plan_of(spec, identity)
-    control.planned(plan)
-    jobs = [to_stored(job, backend.name) for job in plan.jobs]
-    run_id = store.create_run(spec.to_json(), {**model, "identity": identity})
+    made = [backends] if not isinstance(backends, Sequence) else list(backends)
+    facts = [models] if isinstance(models, Mapping) else list(models)
+    if len({backend.name for backend in made}) < len(made):
+        raise UsageError("two models have the same name", hint="rename one of the files")
+    plans = []
+    for backend in made:
+        plans.append(plan_of(spec, backend.identity()))
+        control.planned(plans[-1])
+    known = [
+        {**fact, "id": backend.name, "identity": backend.identity()}
+        for backend, fact in zip(made, facts, strict=True)
+    ]
+    # One model stands there as it is; several stand beside each other.
+    run_id = store.create_run(spec.to_json(), known[0] if len(known) == 1 else {"models": known})
     with store.lock_run(run_id):
-        store.add_jobs(run_id, jobs)
-        session = _Session(store, run_id, backend, control, parts_of(spec, plan))
-        return session.carry_out()
+        for backend, plan in zip(made, plans, strict=True):
+            store.add_jobs(run_id, [to_stored(job, backend.name) for job in plan.jobs])
+        parts = [parts_of(spec, plan) for plan in plans]
+        return _carry_out(store, run_id, made, control, parts)
 
 
 def resume_run(
-    run_id: str, store: Store, backend: Backend, control: Control | None = None
+    run_id: str,
+    store: Store,
+    backends: Backend | Sequence[Backend],
+    control: Control | None = None,
 ) -> Summary:
     """Carry on with a run where it stopped; jobs that had an engine error are asked again.
 
@@ -152,16 +165,35 @@ def resume_run(
         UsageError: the model file, the build or the mode is not the one that the run began with,
             or its process was killed before the plan was kept.
     """
+    made = [backends] if not isinstance(backends, Sequence) else list(backends)
     if not store.counts(run_id).jobs:
         raise UsageError(f"run {run_id} was stopped before it was planned", hint="start it again")
-    known = store.run(run_id).model.get("identity")
-    if known != backend.identity():
+    known = [model.get("identity") for model in store.run(run_id).models]
+    if known != [backend.identity() for backend in made]:
         raise UsageError(
             f"run {run_id} was made with another model file, build, machine or mode",
             hint="start a new run: answers of both kinds must not be mixed",
         )
     with store.lock_run(run_id):
-        return _Session(store, run_id, backend, control or Control()).carry_out()
+        return _carry_out(store, run_id, made, control or Control(), [{} for _ in made])
+
+
+def _carry_out(
+    store: Store,
+    run_id: str,
+    backends: Sequence[Backend],
+    control: Control,
+    parts: Sequence[Mapping[str, int]],
+) -> Summary:
+    """Ask one model after the other; the run is done when the last one is."""
+    summary = None
+    for number, (backend, by_part) in enumerate(zip(backends, parts, strict=True), start=1):
+        session = _Session(store, run_id, backend, control, by_part)
+        session.only_one = len(backends) == 1
+        session.is_last = number == len(backends)
+        summary = session.carry_out()
+    assert summary is not None, "a run has at least one model"
+    return summary
 
 
 @dataclass
@@ -173,6 +205,9 @@ class _Session:
     backend: Backend
     control: Control
     by_part: Mapping[str, int] = field(default_factory=dict)
+    only_one: bool = True
+    """The run has no other model."""
+    is_last: bool = True
     _buffer: list[tuple[StoredJob, Record]] = field(default_factory=list)
     _committed: float = 0.0
     _started: float = 0.0
@@ -200,8 +235,9 @@ class _Session:
             raise
         finally:
             self.backend.close()
-        self.store.set_state(self.run_id, RunState.DONE)
-        self._say("done")
+        if self.is_last:
+            self.store.set_state(self.run_id, RunState.DONE)
+            self._say("done")
         return self._summary(time.perf_counter() - began)
 
     def _work(self) -> None:
@@ -212,7 +248,7 @@ class _Session:
         if not pending:
             return
         asker = self.backend.asker()
-        all_jobs = list(self.store.jobs(self.run_id))
+        all_jobs = [job for job in self.store.jobs(self.run_id) if job.model == self.backend.name]
         jobs = [job for job in all_jobs if job.key in pending]
         requests = self._requests(asker, jobs)
         if requests:
@@ -305,10 +341,14 @@ class _Session:
         if measured and work >= _MIN_TOKENS_FOR_EFFICIENCY:
             facts |= _efficiency(engine)
         facts["peak_memory_bytes"] = peak_memory_bytes()
-        before = self.store.run(self.run_id).engine
+        kept = self.store.run(self.run_id).engine
+        before = kept if self.only_one else kept.get(self.backend.name, {})
+        assert isinstance(before, Mapping)
         for name in _SUMS:
             facts[name] = _add(facts[name], before.get(name))
-        self.store.set_engine(self.run_id, facts)
+        self.store.set_engine(
+            self.run_id, facts if self.only_one else {**kept, self.backend.name: facts}
+        )
 
     def _say(self, phase: str) -> None:
         stats = self._engine.stats if self._engine else EngineStats()

@@ -69,8 +69,15 @@ class RunSpec:
     """Of the sample, of the choice of examples and of the perturbations."""
     paired: bool = False
     """True: only items that stand in every language asked."""
+    more_models: tuple[str, ...] = ()
+    """Asked the same after `model`, one after the other."""
     left_out: tuple[str, ...] = ()
     """Data sets of the suite that are not on this machine, or have no examples here for `shots`."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models, in the order in which they are asked."""
+        return (self.model, *self.more_models)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -148,6 +155,8 @@ def make_spec(
     _check_askable(spec.languages)
     if spec.mode:
         _check("mode", (spec.mode,), MODES)
+    if len(set(spec.models)) < len(spec.models):
+        raise UsageError("a model is named twice", hint="--model once for each")
     _check_numbers(spec)
     is_chosen = spec.datasets != base.datasets or suite in known
     return _present(spec, known, settings, is_chosen=is_chosen)

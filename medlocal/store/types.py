@@ -7,7 +7,7 @@ module knows neither SQLite nor what a format, an arm or an outcome means: those
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FINISH_ERROR = "error"
 """The `finish` of a record whose job the engine could not answer; the only kind that may be replaced."""
@@ -104,6 +104,17 @@ class RunRow:
     engine: Mapping[str, object]
     error: str
     """Why the run failed; empty otherwise."""
+
+    @property
+    def models(self) -> tuple[Mapping[str, Any], ...]:
+        """What is known of each model's file: one mapping per model, in the order asked."""
+        several = self.model.get("models")
+        return tuple(several) if isinstance(several, list) else (self.model,)
+
+    def model_named(self, name: str) -> Mapping[str, Any]:
+        """What is known of the model of that name; of the only one, whatever it is called."""
+        found = self.models
+        return next((model for model in found if model.get("id") == name), found[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,9 +87,12 @@ class Toys:
     specs: list[RunSpec] = field(default_factory=list)
     """What was asked for."""
 
-    def backend(self, here: Settings, spec: RunSpec) -> ToyBackend:
+    def backend(self, here: Settings, spec: RunSpec, model: str) -> ToyBackend:
         self.specs.append(spec)
-        return ToyBackend(self.logits_of, context=spec.context or 4096, mode=spec.mode or "exact")
+        context, mode = spec.context or 4096, spec.mode or "exact"
+        # The model called "knows" says what the other ones do not.
+        logits_of = saying(lambda _: "B") if model == "knows" else self.logits_of
+        return ToyBackend(logits_of, name=model, context=context, mode=mode)
 
 
 @pytest.fixture
@@ -556,6 +559,157 @@ class TestRegrade:
         ended = cli("regrade", run_id)
         assert (ended.code, ended.out) == (0, "")
         assert f"{NUM_JOBS} answers judged, 0 changed, 0 new" in ended.err
+
+
+class TestPlanning:
+    def test_a_dry_run_asks_nothing(self, cli: Cli, toys: Toys) -> None:
+        ended = cli(*RUN, "--dry-run")
+        assert (ended.code, ended.out.splitlines()[:2]) == (0, ["model: toy", f"jobs: {NUM_JOBS}"])
+        assert "smallest difference between two models that 1 questions of starter" in ended.out
+        assert cli("runs", "--json").json == []
+
+    def test_as_json(self, cli: Cli, toys: Toys) -> None:
+        found = cli(*RUN, "--dry-run", "--json").json["toy"]
+        assert (found["num_jobs"], found["num_answered"]) == (NUM_JOBS, 0)
+        assert found["by_part"] == {"starter": NUM_JOBS}
+        assert 0 < found["unique_prompt_tokens"] < found["total_prompt_tokens"]
+
+    def test_a_run_says_what_it_takes_before_it_asks(self, cli: Cli, toys: Toys) -> None:
+        said = cli(*RUN).err
+        assert f"jobs: {NUM_JOBS}" in said
+        assert said.index("prompt tokens: ") < said.index("asking ")
+
+    def test_variants_are_asked(self, cli: Cli, toys: Toys) -> None:
+        variants = "original,rotate(1),typos(0.1)+shuffle"
+        ended = cli(*RUN, "--variants", variants, "--json")
+        assert ended.json["jobs"] == 3 * NUM_JOBS
+        found = cli("report", "--json").json
+        assert {row["variant"] for row in found["variants"]} == {"rotate(1)", "typos(0.1)+shuffle"}
+        assert found["robustness"][0]["variants"] == ["original", "rotate(1)"]
+
+    def test_a_variant_that_does_not_exist_is_refused(self, cli: Cli, toys: Toys) -> None:
+        ended = cli(*RUN, "--variants", "rotat(1)")
+        assert ended.code == 2
+        assert "did you mean rotate" in ended.err
+
+    def test_perturbations_are_listed(self, cli: Cli) -> None:
+        found = cli("perturbations", "--json").json
+        assert {"name", "family", "does", "gold", "back", "arguments"} == found[0].keys()
+        assert len(found) == 25
+        assert any(
+            "transformed" in pair["why"] for pair in cli("perturbations", "--pairs", "--json").json
+        )
+        assert "rotate" in cli("perturbations").out
+
+
+class TestSeveralModels:
+    ASK = ("run", "starter", "-m", "toy", "-m", "knows", "--limit", "3", "--arms", "free")
+
+    def test_they_are_asked_in_one_run_and_reported_together(self, cli: Cli, toys: Toys) -> None:
+        ended = cli(*self.ASK, "--json")
+        assert (ended.json["state"], ended.json["jobs"]) == ("done", 24)
+        found = cli("report", "--json").json
+        assert {row["model"] for row in found["rows"]} == {"toy", "knows"}
+        assert set(found["engine"]) == {"toy", "knows"}
+        assert [(pair["first"], pair["second"]) for pair in found["comparisons"]] == [
+            ("toy", "knows")
+        ]
+
+    def test_two_models_of_one_run_are_compared(self, cli: Cli, toys: Toys) -> None:
+        cli(*self.ASK)
+        found = cli("compare", "last", "--json").json
+        assert (found["first"], found["second"]) == ("toy", "knows")
+        assert found["comparison"]["num_pairs"] == 12
+        assert found["comparison"]["only_first"] == 0
+        text = cli("compare", "last").out
+        assert "knows against toy" in text
+        assert "English, starter, letter/free" in text
+
+    def test_two_runs_are_compared_on_what_both_were_asked(self, cli: Cli, toys: Toys) -> None:
+        cli("run", "starter", "-m", "toy", "--limit", "3", "--arms", "free")
+        cli(
+            "run", "starter", "-m", "knows", "--limit", "2", "--arms", "free", "--formats", "letter"
+        )
+        first, second = (run["run_id"] for run in reversed(cli("runs", "--json").json))
+        found = cli("compare", first, second, "--json").json
+        assert (found["comparison"]["num_pairs"], found["comparison"]["only_first"]) == (4, 8)
+
+    def test_a_model_that_the_run_does_not_hold_is_refused(self, cli: Cli, toys: Toys) -> None:
+        cli(*self.ASK)
+        ended = cli("compare", "last", "--models", "toy,know")
+        assert ended.code == 2
+        assert "did you mean knows?" in ended.err
+
+    def test_one_model_is_not_compared_with_nothing(self, cli: Cli, toys: Toys) -> None:
+        cli(*RUN)
+        ended = cli("compare", "last")
+        assert ended.code == 2
+        assert "holds 1 models: toy" in ended.err
+
+    def test_a_model_named_twice_is_refused(self, cli: Cli, toys: Toys) -> None:
+        assert "a model is named twice" in cli("run", "starter", "-m", "toy", "-m", "toy").err
+
+    def test_a_stopped_run_goes_on_with_both(self, cli: Cli, toys: Toys) -> None:
+        cli(*self.ASK)
+        resumed = cli("run", "--resume", "last", "--json")
+        assert (resumed.json["state"], resumed.json["done"]) == ("done", 24)
+
+
+class TestExport:
+    @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+    def test_every_answer_is_a_row(
+        self, cli: Cli, run_id: str, tmp_path: Path, ending: str
+    ) -> None:
+        path = tmp_path / f"answers.{ending}"
+        ended = cli("export", run_id, "-o", str(path))
+        assert (ended.code, ended.out) == (0, "")
+        assert f"{NUM_JOBS} answers" in ended.err
+        assert path.stat().st_size > 0
+
+    def test_as_lm_eval_writes_it(self, cli: Cli, run_id: str, tmp_path: Path) -> None:
+        assert cli("export", "--to", "lm-eval", "-o", str(tmp_path / "out")).code == 0
+        assert len(list((tmp_path / "out" / "toy").glob("samples_*.jsonl"))) == NUM_JOBS
+
+    @pytest.mark.parametrize("arguments", ["export", "export -o x.doc", "export --to xml -o x"])
+    def test_no_kind_of_export_is_refused(self, cli: Cli, run_id: str, arguments: str) -> None:
+        ended = cli(*arguments.split())
+        assert ended.code == 2
+        assert ".parquet" in ended.err
+
+
+class TestReportFiles:
+    @pytest.mark.parametrize(
+        ("ending", "begins"),
+        [
+            ("md", "# Report of run"),
+            ("csv", "model,dataset,language"),
+            ("json", "{"),
+            ("tex", "%"),
+        ],
+    )
+    def test_the_ending_says_what_is_written(
+        self, cli: Cli, run_id: str, tmp_path: Path, ending: str, begins: str
+    ) -> None:
+        path = tmp_path / f"report.{ending}"
+        assert cli("report", run_id, "-o", str(path)).code == 0
+        assert path.read_text(encoding="utf-8").startswith(begins)
+
+    def test_another_ending_is_refused_before_anything_is_read(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        ended = cli("report", "-o", str(tmp_path / "report.doc"))
+        assert ended.code == 2
+        assert "end the name in .html, .md" in ended.err
+
+    def test_runs_that_asked_one_model_in_two_ways_are_not_pooled(
+        self, cli: Cli, toys: Toys
+    ) -> None:
+        cli(*RUN)
+        cli(*RUN, "--mode", "fast")
+        first, second = (run["run_id"] for run in cli("runs", "--json").json)
+        ended = cli("report", first, second)
+        assert ended.code == 2
+        assert "medlocal compare RUN_A RUN_B" in ended.err
 
 
 class TestData:
