@@ -267,7 +267,7 @@ def _finish(here: Settings, store: "Store", summary: "Summary", *, as_json: bool
         values["seconds"] = round(summary.seconds, 3)
         print_json({**values, "report": str(path)})
     elif summary.state == "done":
-        print_terminal(report, stdout())
+        print_terminal(report, stdout(), is_brief=True)
     narrate(
         f"run {summary.run_id}: {summary.state}, {summary.done} of {summary.jobs} answers"
         f" ({summary.reused} reused, {summary.errors} errors) in {summary.seconds:.1f} s"

@@ -65,9 +65,22 @@ def to_markdown(report: Report) -> str:
     return "\n".join(line for block in _layout(report) for line in [*_markdown(block), ""])
 
 
-def print_terminal(report: Report, console: "Console") -> None:
-    """Print the report, for 80 columns or more; nothing is said by colour or weight alone."""
-    _print(_layout(report), console)
+def print_terminal(report: Report, console: "Console", *, is_brief: bool = False) -> None:
+    """Print the report, for 80 columns or more; nothing is said by colour or weight alone.
+
+    Args:
+        report: what to print.
+        console: where.
+        is_brief: of a report with variants or many prompts, only what sums them up. Others are whole.
+    """
+    if not is_brief or not _is_varied(report):
+        _print(_layout(report), console)
+        return
+    parts = [*_head(report), *_sums(report)]
+    more = (
+        "`medlocal report` shows each variant; `medlocal report -o report.html` shows everything."
+    )
+    _print([*parts, Lines((more,))], console)
 
 
 def print_pair(pair: ModelPair, console: "Console") -> None:
@@ -105,30 +118,46 @@ def _print(parts: Iterable[Block], console: "Console") -> None:
 
 
 def _layout(report: Report) -> list[Block]:
-    ids = [wording.clean(str(facts.run.get("id"))) for facts in report.runs if facts.run.get("id")]
-    name = f"Report of run {ids[0]}" if len(ids) == 1 else f"Report of runs {', '.join(ids)}"
-    parts: list[Block] = [Heading(name if ids else "Report", level=1)]
-    parts += [blocks.run_lines(facts.run) for facts in report.runs]
     rows, effects = _usual(report)
-    told = overview(report)
-    parts += _part("Overview", sections.overview_blocks(told))
+    parts = _head(report)
     parts += [Heading("Scores"), *blocks.score_tables(rows)]
     if not report.rows:
         parts.append(Lines(("No answer has been graded yet.",)))
     parts += _part("Effect of the constraint", blocks.effect_tables(effects))
     parts += _part("Each variant against the original", sections.variant_tables(report))
-    parts += _part("All variants together", sections.robustness_tables(report))
-    parts += _part("Position bias", sections.position_tables(report))
-    parts += _part("Prompts", sections.spread_tables(report))
-    parts += _part("How much is said of the form", sections.level_tables(report))
-    parts += _part("Transformed answers", sections.split_tables(report))
+    parts += _sums(report)
     parts += _part("Two steps", sections.interaction_tables(report))
-    parts += _part("Models compared", sections.pair_blocks(report.pairs))
     parts += [Heading("In words"), *findings(rows, effects)]
     parts += [Heading("Terms"), Lines(blocks.LEGEND)]
     for facts in report.runs:
         parts += [Heading("Engine"), blocks.engine_lines(facts.engine)]
     return parts
+
+
+def _head(report: Report) -> list[Block]:
+    """What is to be read first."""
+    ids = [wording.clean(str(facts.run.get("id"))) for facts in report.runs if facts.run.get("id")]
+    name = f"Report of run {ids[0]}" if len(ids) == 1 else f"Report of runs {', '.join(ids)}"
+    parts: list[Block] = [Heading(name if ids else "Report", level=1)]
+    parts += [blocks.run_lines(facts.run) for facts in report.runs]
+    return [*parts, *_part("Overview", sections.overview_blocks(overview(report)))]
+
+
+def _sums(report: Report) -> list[Block]:
+    """What sums up variants, prompts and models."""
+    return [
+        *_part("All variants together", sections.robustness_tables(report)),
+        *_part("Position bias", sections.position_tables(report)),
+        *_part("Prompts", sections.spread_tables(report)),
+        *_part("How much is said of the form", sections.level_tables(report)),
+        *_part("Transformed answers", sections.split_tables(report)),
+        *_part("Models compared", sections.pair_blocks(report.pairs)),
+    ]
+
+
+def _is_varied(report: Report) -> bool:
+    variants = {row.variant for row in report.rows}
+    return len(variants) > 1 or len({row.prompt for row in report.rows}) > _FEW_PROMPTS
 
 
 def _part(title: str, found: Sequence[Block]) -> list[Block]:
@@ -149,8 +178,7 @@ def _usual(report: Report) -> tuple[list[ScoreRow], list[ConstraintEffect]]:
     def is_usual(row: ScoreRow | ConstraintEffect) -> bool:
         return row.variant == ORIGINAL and row.prompt == prompts.get(row.language, row.prompt)
 
-    varied = len({row.variant for row in report.rows}) > 1
-    if not varied and len({row.prompt for row in report.rows}) <= _FEW_PROMPTS:
+    if not _is_varied(report):
         return list(report.rows), list(report.effects)
     return [r for r in report.rows if is_usual(r)], [e for e in report.effects if is_usual(e)]
 
