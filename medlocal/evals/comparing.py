@@ -23,6 +23,7 @@ from medlocal.evals.pairing import (
     seeded,
 )
 from medlocal.evals.perturb import ORIGINAL
+from medlocal.evals.prompts import USUAL_PROMPT
 from medlocal.evals.scoring import GradedAnswer
 from medlocal.evals.stats import (
     SIGNIFICANCE,
@@ -59,7 +60,7 @@ class ComparisonRow:
     format: str
     arm: str
     prompt: str
-    """Of the prompts that both were asked with, the one with most pairs."""
+    """Of the prompts that both were asked with, the one with most pairs; the usual one of equals."""
     n: int
     """Items with a counted answer of both models."""
     excluded: int
@@ -234,7 +235,7 @@ def _verdict(is_shown: bool, delta: float | None) -> Verdict:
 
 def _row(names: tuple[str, str], fields: Mapping[str, str], pairs: Sequence[Pair]) -> ComparisonRow:
     numbers = Counter(first.prompt for first, _ in pairs)
-    prompt = min(numbers, key=lambda name: (-numbers[name], name))
+    prompt = min(numbers, key=lambda name: (-numbers[name], name != USUAL_PROMPT, name))
     asked = [pair for pair in pairs if pair[0].prompt == prompt]
     kept = [pair for pair in asked if all(map(is_counted, pair))]
     n, differences = len(kept), _differences(kept)

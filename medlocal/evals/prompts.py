@@ -21,6 +21,9 @@ from medlocal.errors import MissingError, UsageError, unknown_name
 from medlocal.evals.items import LANGUAGES
 from medlocal.evals.variant import Variant
 
+USUAL_PROMPT = "plain"
+"""The style that stands for all where one must be chosen."""
+
 Role = Literal["system", "user", "assistant"]
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from medlocal.evals.comparing import ComparisonRow
 from medlocal.evals.formats import ARMS, FORMATS
 from medlocal.evals.perturb import ORIGINAL
+from medlocal.evals.prompts import USUAL_PROMPT
 from medlocal.evals.scoring import ScoreRow, is_at_chance
 from medlocal.evals.stats import Rate, smallest_detectable_difference, wilson
 from medlocal.report import wording
 from medlocal.report.results import Report
 
-USUAL_PROMPT = "plain"
 _KNOWLEDGE_ARMS = ("grammar", "label", "free", "cloze")
 """Arms by how well they tell knowledge from form."""
 _ASSUMED_DISCORDANCE = 0.2
@@ -65,7 +65,7 @@ class LanguageOverview:
     sentences: tuple[str, ...]
     """How sure that is, and whether its answers can be parsed."""
     lines: tuple[ModelLine, ...]
-    """Every model, best first."""
+    """Every model, best first; those that are not shown to be above chance come last."""
 
 
 def overview(report: Report) -> tuple[LanguageOverview, ...]:
@@ -107,7 +107,8 @@ def _language(report: Report, language: str) -> LanguageOverview | None:
         return None
     lines = [_line(report, language, lead, model) for model in report.models]
     known = sorted(
-        (line for line in lines if line is not None), key=lambda line: -(line.knowledge.value or 0)
+        (line for line in lines if line is not None),
+        key=lambda line: (line.at_chance, -(line.knowledge.value or 0)),
     )
     headline, more = _verdict(report, language, lead, known)
     sentences = (*more, *(_form_sentence(line) for line in known if line.compliance))
@@ -173,8 +174,8 @@ class _Gain:
     num_different: int
     """Questions that exactly one of the two got right."""
     p: float | None
-    is_shown: bool
-    """The best is better, and not by chance."""
+    verdict: str
+    """On the best against the other: "better", "worse", "no difference shown"."""
 
 
 def _verdict(
@@ -208,15 +209,20 @@ def _between_two(name: str, model: str, other: str, gains: Sequence[_Gain]) -> t
             f"It was not asked the same questions as {other}: nothing is shown about the two.",
         )
     told = "; ".join(_difference(gain, names_set=len(gains) > 1) for gain in gains)
-    shown = [gain for gain in gains if gain.is_shown]
-    if len(shown) == len(gains):
+    better, worse = (_sets(gains, verdict) for verdict in ("better", "worse"))
+    if len(better) == len(gains):
         return f"{name}: use {model}.", f"It is better than {other}: {told}."
-    if shown:
-        sets = ", ".join(wording.clean(gain.dataset) for gain in shown)
-        return (
-            f"{name}: {model} is shown to be better than {other} on {sets} only.",
-            f"Between the two: {told}.",
+    against = f"{model} against {other}: {told}"
+    if better and worse:
+        headline = (
+            f"{name}: {model} is shown to be better than {other} on {', '.join(better)},"
+            f" and worse on {', '.join(worse)}."
         )
+        return headline, f"{against}."
+    if better or worse:
+        ahead, behind = (model, other) if better else (other, model)
+        sets = ", ".join(better or worse)
+        return f"{name}: {ahead} is shown to be better than {behind} on {sets} only.", f"{against}."
     n = sum(gain.n for gain in gains)
     discordance = sum(gain.num_different for gain in gains) / n
     smallest = smallest_detectable_difference(n, discordance or _ASSUMED_DISCORDANCE)
@@ -227,8 +233,13 @@ def _between_two(name: str, model: str, other: str, gains: Sequence[_Gain]) -> t
     )
     return (
         f"{name}: no difference is shown between {model} and {other}.",
-        f"{model} is ahead by {told}; {could}.",
+        f"{against}; {could}.",
     )
+
+
+def _sets(gains: Sequence[_Gain], verdict: str) -> list[str]:
+    """The data sets that have a verdict."""
+    return [wording.clean(gain.dataset) for gain in gains if gain.verdict == verdict]
 
 
 def _gains(report: Report, language: str, lead: Lead, best: str, other: str) -> list[_Gain]:
@@ -249,10 +260,9 @@ def _gain(row: ComparisonRow, *, is_second: bool) -> _Gain:
     if not is_second:
         delta = None if delta is None else -delta
         low, high = (None if high is None else -high), (None if low is None else -low)
-    wanted = "better" if is_second else "worse"
-    return _Gain(
-        row.dataset, row.n, delta, low, high, row.b + row.c, row.p_holm, row.verdict == wanted
-    )
+    turned = {"better": "worse", "worse": "better"}
+    verdict = row.verdict if is_second else turned.get(row.verdict, row.verdict)
+    return _Gain(row.dataset, row.n, delta, low, high, row.b + row.c, row.p_holm, verdict)
 
 
 def _difference(gain: _Gain, *, names_set: bool) -> str:
@@ -266,9 +276,9 @@ def _form_sentence(line: ModelLine) -> str:
     """Whether a program could read the answers."""
     assert line.compliance is not None
     model, strict = wording.clean(line.model), line.compliance
-    if strict.low is not None and strict.low > 0.95:
+    if strict.value == 1 or (strict.low or 0) > 0.95:
         verdict = "can be parsed"
-    elif strict.high is not None and strict.high < 0.05:
+    elif strict.value == 0 or (strict.high or 1) < 0.05:
         verdict = "cannot be parsed as they are"
     else:
         verdict = "can be parsed in part"

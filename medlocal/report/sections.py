@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from medlocal.evals.comparing import ComparisonRow, PooledRow
+from medlocal.evals.formats import FORMATS
 from medlocal.evals.obedience import AnswerSplit
 from medlocal.evals.perturb import ORIGINAL
 from medlocal.evals.position import PositionBias
@@ -27,7 +28,8 @@ _T = TypeVar("_T")
 SHOWN_MARK = "*"
 _UNVERIFIED = "unverified"
 _VARIANT_NOTE = (
-    f"{SHOWN_MARK} differs from the original at 5 % after Holm's correction over its family."
+    f"{SHOWN_MARK} differs from the original at 5 % after Holm's correction over its family. Lost: right"
+    " to wrong; gained: wrong to right; moved: from one wrong answer to another."
     f" {_UNVERIFIED}: nobody checked that the right answer is still right."
 )
 _ROBUST_NOTE = (
@@ -106,7 +108,6 @@ def _variant_table(effects: Sequence[VariantEffect]) -> Table:
             ("points", "to original"),
             ("p", "(Holm)"),
             ("lost, gained,", "moved"),
-            ("flips",),
         ),
         rows=tuple(_variant_row(effect) for effect in effects),
         num_names=1,
@@ -124,7 +125,6 @@ def _variant_row(effect: VariantEffect) -> tuple[Cell, ...]:
         (wording.points(effect.delta) + mark, wording.points_interval(effect.low, effect.high)),
         (_p(effect.p_holm),),
         (f"{effect.b:,} {effect.c:,} {effect.wrong_to_other:,}",),
-        _rate(effect.flip_rate),
     )
 
 
@@ -254,11 +254,7 @@ def _spread_rows(spread: PromptSpread) -> Iterable[tuple[Cell, ...]]:
 
 def level_tables(report: Report) -> list[Block]:
     """Format compliance by how much is said of the form, in the free arm."""
-    levels = [
-        row
-        for row in report.rows
-        if row.arm == "free" and (row.variant == ORIGINAL or row.variant.startswith("instruction("))
-    ]
+    levels = [row for row in report.rows if row.arm == "free" and row.variant in _LEVELS]
     asked = {_place_key(row) for row in levels if row.variant != ORIGINAL}
     rows = [row for row in levels if _place_key(row) in asked]
     return [
@@ -272,10 +268,7 @@ def level_tables(report: Report) -> list[Block]:
                 ("lenient", "form"),
                 ("accuracy",),
             ),
-            rows=tuple(
-                _level_row(row)
-                for row in sorted(group, key=lambda r: (r.format, _LEVELS.index(r.variant)))
-            ),
+            rows=tuple(_level_row(row) for row in sorted(group, key=_level_order)),
             num_names=2,
         )
         for group in _grouped(rows, _place_key)
@@ -284,6 +277,10 @@ def level_tables(report: Report) -> list[Block]:
 
 _LEVELS = ("instruction(none)", "instruction(mentioned)", "instruction(example)", ORIGINAL)
 _LEVEL_WORDS = ("not mentioned", "mentioned", "mentioned, with example", "demanded")
+
+
+def _level_order(row: ScoreRow) -> tuple[int, int]:
+    return list(FORMATS).index(row.format), _LEVELS.index(row.variant)
 
 
 def _level_row(row: ScoreRow) -> tuple[Cell, ...]:
@@ -542,7 +539,7 @@ def _condition(row: Robustness | PositionBias) -> Cell:
 
 
 def _variant_name(name: str, *, verified: bool) -> Cell:
-    steps = wording.clean(name).replace("+", " +\n").split("\n")
+    steps = wording.clean(name).replace("+", " +\n").split("\n")  # one below the other
     return (*steps, *(() if verified else (f"({_UNVERIFIED})",)))
 
 

@@ -301,3 +301,16 @@ def test_laws(first: str, second: str, random: Random) -> None:
     random.shuffle(base)
     random.shuffle(adapted)
     assert compare(base, adapted) == there
+
+
+def test_of_prompts_with_as_many_pairs_the_usual_one_is_compared() -> None:
+    first, second = (
+        [
+            an_answer(f"q{number}", model=model, prompt=prompt)
+            for number in range(3)
+            for prompt in ("careful", "plain")
+        ]
+        for model in ("base", "adapted")
+    )
+    (row,) = compare(first, second).rows
+    assert (row.prompt, row.n) == ("plain", 3)
