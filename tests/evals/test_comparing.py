@@ -147,7 +147,7 @@ class TestRow:
 
     def test_of_prompts_with_as_many_pairs_the_first_by_name_is_taken(self) -> None:
         first, second = (
-            [a for p in ("plain", "exam") for a in answers_of("original", "00", prompt=p, **model)]
+            [a for p in ("formal", "exam") for a in answers_of("original", "00", prompt=p, **model)]
             for model in (BASE, ADAPTED)
         )
         assert the_row(compare(first, second)).prompt == "exam"
