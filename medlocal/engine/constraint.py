@@ -82,7 +82,7 @@ class _Texts:
         self._open = {text.encode(): self._places(text.encode()) for text in texts}
         for text, places in self._open.items():
             if 0 not in places:
-                raise ValueError(f"no tokens spell {text!r}")
+                raise ValueError(f"no tokens spell {text.decode()!r}")
         self._states: dict[bytes, int] = {b"": 0}
         self._begun = [b""]
 

@@ -162,23 +162,29 @@ def _grade_found(found: Extraction, text: str, variant: Variant) -> Grade:
     """Judge what is not in the form, by what the extractor found."""
     # An option that is only mentioned in a refusal is what was refused.
     is_refused = not found.explicit and REFUSAL.search(plain(text)) is not None
-    labels = [variant.labels[slot] for slot in found.slots] + list(found.out_of_set)
+    labels = [_told(variant, slot) for slot in found.slots] + list(found.out_of_set)
     if variant.asks == "several" and found.slots and not (is_refused or found.out_of_set):
         slot = left_out(variant, found.slots)
-        reason = f"The labels {', '.join(labels)} ({found.how}){_listed(variant, slot)}."
+        reason = f"The output names {', '.join(labels)} ({found.how}){_listed(variant, slot)}."
         return _grade(variant, Outcome.LENIENT_VALID, reason, slot)
     if labels and not is_refused:
         if len(labels) > 1:
-            reason = f"More than one label: {', '.join(labels)} ({found.how})."
+            reason = f"More than one answer: {', '.join(labels)} ({found.how})."
             return _grade(variant, Outcome.AMBIGUOUS, reason)
         if found.slots:
-            reason = f"One label, {labels[0]} ({found.how})."
+            reason = f"One answer: {labels[0]} ({found.how})."
             return _grade(variant, Outcome.LENIENT_VALID, reason, found.slots[0])
         reason = f"No option has the label {labels[0]} ({found.how})."
         return _grade(variant, Outcome.OUT_OF_SET, reason)
     if is_refused:
         return _grade(variant, Outcome.REFUSAL, "The model declines to answer.")
     return _grade(variant, Outcome.UNPARSEABLE, "No label and no option's words were found.")
+
+
+def _told(variant: Variant, slot: int) -> str:
+    """An option as the output names it: by its label, or by its place where that is not what it says."""
+    is_label = variant.has_labels and variant.asks in {"label", "several", "wrong_labels"}
+    return variant.labels[slot] if is_label else f"option {slot + 1}"
 
 
 def _listed(variant: Variant, slot: int | None) -> str:

@@ -94,7 +94,8 @@ class Format(ABC):
 
     def instruction(self, variant: Variant, language: str) -> str:
         """What the model is told about the form of its answer. It favours no option."""
-        symbol = mark(variant.labels)
+        # What is to be written behind a label must not be what stands for it.
+        symbol = mark(variant.replies if variant.asks == "appended" else variant.labels)
         parts = {
             "mark": symbol,
             "form": self._fill(symbol, language),

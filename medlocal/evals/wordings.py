@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from medlocal.errors import unknown_name
-from medlocal.evals.variant import Variant
+from medlocal.evals.variant import BULLET, Variant
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,12 @@ _WORDINGS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "es": "Responde con una frase que diga «{before}» y después {thing}.",
         },
         "json": {
-            "en": 'Answer in JSON, with {thing} under the key "answer".',
-            "es": "Responde en JSON, con {thing} en la clave «answer».",
+            "en": 'Answer in JSON, with a key "answer" that holds {thing}.',
+            "es": "Responde en JSON, con una clave «answer» que contenga {thing}.",
         },
         "tag": {
-            "en": 'Answer in XML, with {thing} inside the tag "answer".',
-            "es": "Responde en XML, con {thing} dentro de la etiqueta «answer».",
+            "en": 'Answer in XML, with a tag "answer" that holds {thing}.',
+            "es": "Responde en XML, con una etiqueta «answer» que contenga {thing}.",
         },
         "text": {
             "en": "Answer with the text of the correct option.",
@@ -72,7 +72,7 @@ Short on purpose: an instruction is read once more for every question, what stan
 _NOTHING_SAID = {"en": "Answer the question.", "es": "Responde a la pregunta."}
 _EXAMPLE = {
     "en": "For example, if {mark} were {thing}:\n{form}",
-    "es": "Por ejemplo, si {mark} fuera {thing}:\n{form}",
+    "es": "Por ejemplo, si {mark} representara {thing}:\n{form}",
 }
 _TEXT_EXAMPLE = {
     "en": 'For example, if the correct option were "{mark}. Blue":\nBlue',
@@ -124,11 +124,13 @@ _NOUNS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "letter": ("letter", "letters"),
         "number": ("number", "numbers"),
         "label": ("label", "labels"),
+        "bullet": ("bullet", "bullets"),
     },
     "es": {
         "letter": ("la letra", "las letras"),
         "number": ("el número", "los números"),
         "label": ("la etiqueta", "las etiquetas"),
+        "bullet": ("la viñeta", "las viñetas"),
     },
 }
 """What a label is called, one and several of them."""
@@ -172,6 +174,8 @@ def _kind(labels: tuple[str, ...]) -> str:
     """What the labels are called. `(A)` is no letter: the model must write its brackets too."""
     if all(len(label) == 1 and label.isalpha() for label in labels):
         return "letter"
+    if set(labels) == {BULLET}:
+        return "bullet"
     return "number" if all(label.isdecimal() for label in labels) else "label"
 
 

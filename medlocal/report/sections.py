@@ -481,7 +481,7 @@ def _pooled_row(row: PooledRow) -> tuple[Cell, ...]:
         (wording.percent(row.accuracy_first),),
         (wording.percent(row.accuracy_second),),
         (wording.points(row.delta), wording.points_interval(row.low, row.high)),
-        tuple(row.verdict.replace("no difference", "no difference\n").split("\n")),
+        tuple(row.verdict.replace("no difference ", "no difference\n").split("\n")),
     )
 
 

@@ -41,7 +41,8 @@ class Estimate:
 
     num_jobs: int
     num_answered: int
-    """Of them, those that an earlier run answered."""
+    """Of them, those that need not be asked: an earlier run answered them, or (rarely) the chat cannot be
+    sent because it spells a control token."""
     by_part: Mapping[str, int]
     """Jobs by the suite that asks for them first."""
     total_prompt_tokens: int
@@ -49,6 +50,7 @@ class Estimate:
     unique_prompt_tokens: int
     """Of them, those that must be computed: what prompts share counts once."""
     least_output_tokens: int
+    """If every answer took one token. Equal requests are computed once, and count once."""
     most_output_tokens: int
     """If every answer took all the tokens it may."""
     rates: Rates | None
@@ -82,8 +84,9 @@ class Estimate:
 
 def token_counts(requests: Sequence[Request]) -> dict[str, int]:
     """The token counts of an `Estimate`, by its fields' names."""
-    tasks = [r.task for r in requests if isinstance(r.task, Generate)]
-    prompts = list(dict.fromkeys(request.prompt for request in requests))
+    distinct = {(request.prompt, request.task) for request in requests}
+    tasks = [task for _, task in distinct if isinstance(task, Generate)]
+    prompts = list({prompt for prompt, _ in distinct})
     return {
         "total_prompt_tokens": sum(len(request.prompt) for request in requests),
         "unique_prompt_tokens": build_tree(prompts).num_tokens if prompts else 0,

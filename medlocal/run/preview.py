@@ -48,8 +48,9 @@ def preview_run(spec: RunSpec, store: Store, backend: Backend) -> tuple[Plan, Es
         answered = store.answered(job.key for job in jobs)
         new = [job for job in jobs if job.key not in answered]
         requests = list(_sendable(asker, new))
-        distinct = distinct_requests(requests)
-        decoder = backend.decoder(Needs.of(distinct)) if distinct else None
+        limit = backend.context_limit()
+        fitting = [r for r in distinct_requests(requests) if r.num_cells <= limit]
+        decoder = backend.decoder(Needs.of(fitting)) if fitting else None
         return plan, make_estimate(backend, jobs, requests, parts_of(spec, plan), decoder)
     finally:
         backend.close()

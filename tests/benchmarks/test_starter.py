@@ -8,6 +8,7 @@ import pytest
 
 from medlocal.catalog import ShippedItems, data_root, dataset_card
 from medlocal.evals.items import LETTERS, Item, load_items
+from medlocal.evals.perturb import apply
 
 LANGUAGES = ("en", "es")
 
@@ -126,3 +127,11 @@ def test_every_stem_asks_something_or_is_completed_by_its_options(
 ) -> None:
     ends = {item.stem[-1] for items in starter.values() for item in items}
     assert ends <= {"?", ":"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_98_questions_have_only_distractors_that_are_wrong_in_themselves(
+    starter: dict[str, list[Item]], language: str
+) -> None:
+    variants = [apply(item, "nota_replaces_gold") for item in starter[language]]
+    assert Counter(variant.verified for variant in variants) == {True: 98, False: 30}

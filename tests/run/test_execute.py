@@ -393,7 +393,11 @@ class TestErrorsOfSingleJobs:
         assert {key for key, r in found.items() if r.finish == FINISH_ERROR} == too_long
         errors = {r.error for r in found.values() if r.error}
         assert all(f"the context holds {context}" in error for error in errors)
-        outcomes = {r.job.key: r.grade.outcome for r in store.results(summary.run_id, GRADER_VERSION) if r.grade}
+        outcomes = {
+            r.job.key: r.grade.outcome
+            for r in store.results(summary.run_id, GRADER_VERSION)
+            if r.grade
+        }
         assert {key for key, o in outcomes.items() if o == "ENGINE_ERROR"} == too_long
 
     def test_errors_are_left_out_of_accuracy_and_counted_beside_it(self, store: Store) -> None:
@@ -662,7 +666,9 @@ class TestFailures:
         assert "no space is left" in row.error
         kept = records(store)
         assert 0 < len(kept) < NUM_JOBS
-        assert all(result.grade for result in store.results(row.id, GRADER_VERSION) if result.record)
+        assert all(
+            result.grade for result in store.results(row.id, GRADER_VERSION) if result.record
+        )
         assert kept.items() <= records(elsewhere).items()
         assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
