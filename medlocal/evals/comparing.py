@@ -26,6 +26,7 @@ from medlocal.evals.perturb import ORIGINAL
 from medlocal.evals.prompts import USUAL_PROMPT
 from medlocal.evals.scoring import GradedAnswer
 from medlocal.evals.stats import (
+    ASSUMED_DISCORDANCE,
     SIGNIFICANCE,
     Interval,
     Rate,
@@ -35,8 +36,6 @@ from medlocal.evals.stats import (
     wilson,
 )
 
-ASSUMED_DISCORDANCE = 0.2
-"""Share of items that one of two models gets right, where none was observed."""
 _FEWEST_CLUSTERS = 6
 """Source items that must differ before an interval alone says that models do: all of five on one side
 have a chance of 2 / 2^5, above 5 %, and yet a percentile interval that leaves out 0."""

@@ -22,6 +22,8 @@ CONFIDENCE = 0.95
 POWER = 0.80
 SIGNIFICANCE = 0.05
 NUM_RESAMPLES = 10_000
+ASSUMED_DISCORDANCE = 0.2
+"""Share of items that exactly one of two models gets right, where none has been observed."""
 
 _CHUNK_ELEMENTS = 2_000_000
 """Numbers held at once while resampling: 16 MB of them."""

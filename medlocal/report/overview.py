@@ -14,13 +14,12 @@ from medlocal.evals.formats import ARMS, FORMATS
 from medlocal.evals.perturb import ORIGINAL
 from medlocal.evals.prompts import USUAL_PROMPT
 from medlocal.evals.scoring import ScoreRow, is_at_chance
-from medlocal.evals.stats import Rate, smallest_detectable_difference, wilson
+from medlocal.evals.stats import ASSUMED_DISCORDANCE, Rate, smallest_detectable_difference, wilson
 from medlocal.report import wording
 from medlocal.report.results import Report
 
 _KNOWLEDGE_ARMS = ("grammar", "label", "free", "cloze")
 """Arms by how well they tell knowledge from form."""
-_ASSUMED_DISCORDANCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,7 @@ def _between_two(name: str, model: str, other: str, gains: Sequence[_Gain]) -> t
         return f"{name}: {ahead} is shown to be better than {behind} on {sets} only.", f"{against}."
     n = sum(gain.n for gain in gains)
     discordance = sum(gain.num_different for gain in gains) / n
-    smallest = smallest_detectable_difference(n, discordance or _ASSUMED_DISCORDANCE)
+    smallest = smallest_detectable_difference(n, discordance or ASSUMED_DISCORDANCE)
     could = (
         "too few questions to show any difference"
         if smallest is None

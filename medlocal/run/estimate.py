@@ -13,11 +13,9 @@ from medlocal.engine.batching import Decoder
 from medlocal.engine.rates import Rates, measure_rates
 from medlocal.engine.sequence import Generate, Request
 from medlocal.engine.tree import build_tree
-from medlocal.evals.stats import smallest_detectable_difference
+from medlocal.evals.stats import ASSUMED_DISCORDANCE, smallest_detectable_difference
 from medlocal.store import StoredJob
 
-DISCORDANCE = 0.2
-"""Share of questions that exactly one of two models gets right, assumed before anything is known."""
 _LONGEST_SAMPLE = 128
 """Tokens of the prompt that the rates are measured on."""
 
@@ -32,7 +30,7 @@ class Showable:
     """Questions."""
     difference: float | None
     """Smallest difference in accuracy between two models that is found with 80 % power at the 5 %
-    level, where a share of `DISCORDANCE` is answered differently; None = none can be."""
+    level, where a share of `ASSUMED_DISCORDANCE` is answered differently; None = none can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def showable(jobs: Iterable[StoredJob]) -> tuple[Showable, ...]:
     for job in jobs:
         groups.setdefault((job.dataset, job.language), set()).add(job.item_id)
     return tuple(
-        Showable(*key, len(items), smallest_detectable_difference(len(items), DISCORDANCE))
+        Showable(*key, len(items), smallest_detectable_difference(len(items), ASSUMED_DISCORDANCE))
         for key, items in sorted(groups.items())
     )
 
