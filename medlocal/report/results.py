@@ -55,5 +55,5 @@ class Report:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """In the order of the runs."""
+        """In alphabetical order, as the rows are."""
         return tuple(dict.fromkeys(row.model for row in self.rows))

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medlocal.engine.engine import Engine
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import EngineStats, Request
 from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
+from medlocal.evals.items import canonical_json
 from medlocal.evals.plan import Plan
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
@@ -134,8 +135,7 @@ def start_run(
     control = control or Control()
     made = [backends] if not isinstance(backends, Sequence) else list(backends)
     facts = [models] if isinstance(models, Mapping) else list(models)
-    if len({backend.name for backend in made}) < len(made):
-        raise UsageError("two models have the same name", hint="rename one of the files")
+    _check_different(made)
     plans = []
     for backend in made:
         plans.append(plan_of(spec, backend.identity()))
@@ -151,6 +151,19 @@ def start_run(
             store.add_jobs(run_id, [to_stored(job, backend.name) for job in plan.jobs])
         parts = [parts_of(spec, plan) for plan in plans]
         return _carry_out(store, run_id, made, control, parts)
+
+
+def _check_different(backends: Sequence[Backend]) -> None:
+    names = [backend.name for backend in backends]
+    if len(set(names)) < len(names):
+        raise UsageError("two models have the same name", hint="rename one of the files")
+    # Answers belong to the file: two names for one file would share them.
+    by_identity = {canonical_json(backend.identity()): backend.name for backend in backends}
+    if len(by_identity) < len(names):
+        raise UsageError(
+            f"two of the models are the same file: {', '.join(names)}",
+            hint="leave one out: their answers are the same",
+        )
 
 
 def resume_run(
@@ -186,14 +199,15 @@ def _carry_out(
     parts: Sequence[Mapping[str, int]],
 ) -> Summary:
     """Ask one model after the other; the run is done when the last one is."""
-    summary = None
+    summary, seconds = None, 0.0
     for number, (backend, by_part) in enumerate(zip(backends, parts, strict=True), start=1):
         session = _Session(store, run_id, backend, control, by_part)
         session.only_one = len(backends) == 1
         session.is_last = number == len(backends)
         summary = session.carry_out()
+        seconds += summary.seconds
     assert summary is not None, "a run has at least one model"
-    return summary
+    return replace(summary, seconds=seconds)
 
 
 @dataclass

@@ -22,7 +22,16 @@ from medlocal.evals.scoring import ScoreRow
 from medlocal.report.load import load_report
 from medlocal.report.results import Report
 from medlocal.report.tables import to_markdown
-from medlocal.run import Control, Progress, RunSpec, Summary, execute, make_spec, preview
+from medlocal.run import (
+    Control,
+    Progress,
+    RunSpec,
+    RunStopped,
+    Summary,
+    execute,
+    make_spec,
+    preview,
+)
 from medlocal.run import resume_run as resume
 from medlocal.run import start_run as start
 from medlocal.run.spec import read_items
@@ -722,3 +731,37 @@ class TestFailures:
         before = signal.getsignal(signal.SIGINT)
         run(store)
         assert signal.getsignal(signal.SIGINT) is before
+
+
+class TestSeveralModels:
+    def test_they_are_asked_one_after_the_other(self, store: Store) -> None:
+        backends = [ToyBackend(name="one"), ToyBackend(name="two")]
+        summary = start(SMALL, store, backends, [{}, {}])
+        assert (summary.state, summary.jobs, summary.done) == ("done", 2 * NUM_JOBS, 2 * NUM_JOBS)
+        row = store.run(summary.run_id)
+        assert [model["id"] for model in row.models] == ["one", "two"]
+        assert row.model_named("two")["identity"] == backends[1].identity()
+        assert set(row.engine) == {"one", "two"}
+        assert {job.model for job in store.jobs(summary.run_id)} == {"one", "two"}
+
+    def test_a_stopped_run_goes_on_with_the_second(self, store: Store) -> None:
+        backends = [ToyBackend(name="one"), ToyBackend(name="two")]
+        seen: list[Progress] = []
+
+        def stop() -> bool:
+            return len(seen) > 0 and seen[-1].done > NUM_JOBS
+
+        with pytest.raises(RunStopped):
+            start(SMALL, store, backends, [{}, {}], Control(seen.append, should_stop=stop))
+        run_id = store.run("last").id
+        assert NUM_JOBS < store.counts(run_id).done <= 2 * NUM_JOBS
+        again = [ToyBackend(name="one"), ToyBackend(name="two")]
+        assert resume(run_id, store, again).done == 2 * NUM_JOBS
+        assert again[0].num_decoded == 0
+
+    def test_two_names_for_one_file_are_refused(self, store: Store) -> None:
+        one, other = ToyBackend(name="one"), ToyBackend(name="two")
+        other.identity = one.identity  # type: ignore[method-assign]
+        with pytest.raises(UsageError, match="the same file"):
+            start(SMALL, store, [one, other], [{}, {}])
+        assert store.runs() == []
