@@ -53,7 +53,7 @@ def _run_values(store: "Store", row: "RunRow") -> dict[str, object]:
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs to report together; default: the last."),
+        typer.Argument(metavar="RUN", help="Runs to report together; default: the last."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -132,7 +132,7 @@ def _write(output: Path, found: "Report", store: "Store", run_ids: "Sequence[str
 def export(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs to export; default: the last."),
+        typer.Argument(metavar="RUN", help="Runs to export; default: the last."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -28,6 +28,8 @@ ARMS = ("free", "grammar", "label", "cloze")
 SCORED_ARMS = frozenset({"label", "cloze"})
 """Arms that generate nothing, so that there is no form to comply with."""
 _GENERATED = frozenset({"free", "grammar"})
+_SENTENCE = 64
+"""Tokens of an answer whose form was not mentioned."""
 _MAX_LIMIT = 192
 """Tokens at most for an answer that is made from an option's text; `reasoned` has more anyway."""
 _NO_PLACE = {
@@ -84,7 +86,8 @@ class Format(ABC):
     def limit(self, variant: Variant) -> int:
         """Tokens after which generation stops: room for the longest reply, at most `_MAX_LIMIT`."""
         if variant.asks == "label":
-            return self.max_tokens
+            # Who is not told of a form answers in a sentence, which must not be cut before its point.
+            return self.max_tokens if variant.level != "none" else max(self.max_tokens, _SENTENCE)
         longest = max(len(reply.encode()) for reply in variant.replies)
         if variant.asks == "several":
             longest = len(LIST_JOINT.join(variant.labels).encode())

@@ -66,7 +66,7 @@ def to_html(report: Report, questions: Iterable[Question]) -> str:
     built = [make(report, given) for make in _SECTIONS]
     sections = [section for section in built if section is not None]
     num_all = sum(row.n + row.excluded for row in report.rows)
-    return _template().render(
+    text: str = _template().render(
         title=_title(report),
         facts=_head_facts(report),
         overview=first_screen,
@@ -82,6 +82,8 @@ def to_html(report: Report, questions: Iterable[Question]) -> str:
         dark=_asset("dark.css"),
         js=_asset("page.js"),
     )
+    # The macros leave empty lines, and nothing should stand before the document type.
+    return text.lstrip()
 
 
 def _title(report: Report) -> str:

@@ -685,6 +685,7 @@ class TestReportFiles:
             ("csv", "model,dataset,language"),
             ("json", "{"),
             ("tex", "%"),
+            ("html", "<!doctype html>"),
         ],
     )
     def test_the_ending_says_what_is_written(

@@ -265,7 +265,9 @@ class TestLimit:
     """16 tokens for a label in "letter", 20 in a frame, 256 with reasons."""
 
     @pytest.mark.parametrize(("form", "limit"), [("letter", 16), ("json", 20), ("reasoned", 256)])
-    @pytest.mark.parametrize("name", ["original", "next_label", "append(!)", "instruction(none)"])
+    @pytest.mark.parametrize(
+        "name", ["original", "next_label", "append(!)", "instruction(mentioned)"]
+    )
     def test_a_label_has_the_room_of_its_form(self, name: str, form: str, limit: int) -> None:
         assert FORMATS[form].limit(made(name)) == limit
 
@@ -385,3 +387,16 @@ class TestTexts:
 
     def test_reasoning_cannot_be_listed(self) -> None:
         assert FORMATS["reasoned"].texts(made("original"), "en") == ()
+
+
+def test_an_answer_whose_form_is_not_mentioned_may_be_a_sentence() -> None:
+    item = Item("1", "d", "test", "en", "Which?", ("one", "two"), 0, "s", "d/1")
+    untold, told = apply(item, "instruction(none)"), apply(item, "instruction(mentioned)")
+    assert [(FORMATS[name].limit(told), FORMATS[name].limit(untold)) for name in FORMATS] == [
+        (16, 64),
+        (20, 64),
+        (20, 64),
+        (20, 64),
+        (64, 64),
+        (256, 256),
+    ]
