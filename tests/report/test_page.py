@@ -1,6 +1,5 @@
 """The report's page: what stands in the file, and what a reader's browser makes of it."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -168,22 +167,24 @@ class TestFile:
     @pytest.mark.slow
     def test_the_same_report_gives_the_same_bytes_in_another_process(self) -> None:
         code = (
-            "import hashlib; from tests.report.page_values import *;"
+            "import sys; from tests.report.page_values import *;"
             " from medlocal.report.page import to_html;"
             " page = to_html(a_report(MODELS[:1], 3), some_questions(MODELS[:1]));"
-            " print(hashlib.sha256(page.encode()).hexdigest())"
+            " sys.stdout.buffer.write(page.encode())"
         )
         environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
         there = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
-            text=True,
             check=True,
             env=environment,
             cwd=ROOT,
         )
         here = to_html(a_report(MODELS[:1], 3), some_questions(MODELS[:1]))
-        assert there.stdout.strip() == hashlib.sha256(here.encode()).hexdigest()
+        # Line by line: pytest would take minutes to compare pages of a megabyte.
+        lines = zip(here.splitlines(), there.stdout.decode().splitlines(), strict=True)
+        different = [(mine[:200], other[:200]) for mine, other in lines if mine != other]
+        assert different[:3] == []
 
 
 def luminance(color: str) -> float:
