@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 from medlocal.catalog import data_root
 from medlocal.errors import MissingError, UsageError
 from medlocal.evals import ordering, replying, rewriting
 from medlocal.evals.items import Item
-from medlocal.evals.steps import FAMILIES, JOINT, PERTURBATIONS, Step, parse_step
+from medlocal.evals.steps import FAMILIES, JOINT, REGISTERED, Perturbation, Step, parse_step
 from medlocal.evals.variant import NO_PEERS, Draw, NotApplicableError, Peers, Variant, derive_seed
 from medlocal.evals.variant import original as _original
 
@@ -34,6 +35,10 @@ __all__ = [
 ORIGINAL = "original"
 TWO_STEPS = "two steps"
 """The family of variants of two steps."""
+PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
+    dict(sorted(REGISTERED.items(), key=lambda entry: FAMILIES.index(entry[1].family)))
+)
+"""All perturbations by name, family by family; "original" is none of them."""
 _KINDS = (ordering, replying, rewriting)
 """Imported for what they register."""
 

@@ -58,8 +58,9 @@ seed, and never `verified` to True."""
 
 _registry: dict[str, Perturbation] = {}
 
-PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(_registry)
-"""All perturbations by name, in the order in which they are defined. "original" is none of them."""
+REGISTERED: Mapping[str, Perturbation] = MappingProxyType(_registry)
+"""The perturbations of the modules that were imported, in the order in which that happened; for all of
+them in a fixed order see `perturb.PERTURBATIONS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,9 @@ def parse_step(text: str) -> Step:
     """
     found = _NAME.fullmatch(text)
     name, argument = (found["name"], found["argument"] or "") if found else (text, "")
-    if name not in PERTURBATIONS:
-        raise unknown_name("perturbation", name, ["original", *PERTURBATIONS])
-    known = PERTURBATIONS[name]
+    if name not in REGISTERED:
+        raise unknown_name("perturbation", name, ["original", *REGISTERED])
+    known = REGISTERED[name]
     return Step(known, _checked(known, text, argument))
 
 

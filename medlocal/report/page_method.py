@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from medlocal import __version__
-from medlocal.evals.perturb import ORIGINAL, parse_variant
-from medlocal.evals.steps import PERTURBATIONS
+from medlocal.evals.perturb import ORIGINAL, PERTURBATIONS, parse_variant
 from medlocal.report import wording
 from medlocal.report.blocks import Table
 from medlocal.report.page_parts import Part, Section, heads, names

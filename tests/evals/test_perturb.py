@@ -98,6 +98,17 @@ def test_the_perturbations_are_those_of_the_study_design() -> None:
     }
 
 
+def test_perturbations_come_family_by_family_whatever_was_imported_first() -> None:
+    code = (
+        "import medlocal.evals.replying, medlocal.evals.perturb as p;"
+        " print(*[x.family for x in p.PERTURBATIONS.values()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    families = done.stdout.split()
+    assert families == sorted(families, key=FAMILIES.index)
+    assert families == [p.family for p in PERTURBATIONS.values()]
+
+
 def test_the_original_shows_the_item_as_it_is() -> None:
     assert apply(ITEM) == Variant(
         item=ITEM,
