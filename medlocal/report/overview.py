@@ -100,6 +100,13 @@ def lead_of(rows: Iterable[ScoreRow], language: str) -> Lead | None:
     return Lead(*min(common, key=order))
 
 
+def leads_of(rows: Sequence[ScoreRow]) -> dict[str, Lead]:
+    """The condition that stands for each language that has one."""
+    languages = dict.fromkeys(row.language for row in rows)
+    found = {language: lead_of(rows, language) for language in languages}
+    return {language: lead for language, lead in found.items() if lead is not None}
+
+
 def _language(report: Report, language: str) -> LanguageOverview | None:
     lead = lead_of(report.rows, language)
     if lead is None:

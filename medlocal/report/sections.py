@@ -20,10 +20,11 @@ from medlocal.evals.spread import Interaction, PromptSpread, Spread
 from medlocal.evals.stats import SIGNIFICANCE, Rate
 from medlocal.report import wording
 from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
-from medlocal.report.overview import LanguageOverview, ModelLine, lead_of
+from medlocal.report.overview import LanguageOverview, ModelLine, leads_of
 from medlocal.report.results import ModelPair, Report
 
 _T = TypeVar("_T")
+_Leading = TypeVar("_Leading", VariantEffect, Interaction)
 
 SHOWN_MARK = "*"
 _UNVERIFIED = "unverified"
@@ -94,7 +95,7 @@ def _overview_row(line: ModelLine) -> tuple[Cell, ...]:
 
 def variant_tables(report: Report) -> list[Block]:
     """Every variant against the original, under the condition that stands for the language."""
-    chosen = [effect for effect in report.variants if _is_lead(report, effect)]
+    chosen = _leading(report, report.variants)
     return [_variant_table(group) for group in _by_subject(chosen)]
 
 
@@ -197,7 +198,7 @@ def _position_row(row: PositionBias) -> tuple[Cell, ...]:
         (_shares(row.chosen_shares) or wording.ABSENT,),
         (
             wording.points(row.rstd).removeprefix("+"),
-            _points_range(row.rstd_low, row.rstd_high),
+            _share_interval(row.rstd_low, row.rstd_high),
         ),
         (
             "–" if row.total_variation is None else f"{row.total_variation:.2f}",
@@ -247,7 +248,7 @@ def _spread_rows(spread: PromptSpread) -> Iterable[tuple[Cell, ...]]:
             (wording.clean(found.best[0]), wording.percent(found.best[1].value)),
             (
                 wording.points(found.range).removeprefix("+"),
-                _points_range(found.low, found.high),
+                _share_interval(found.low, found.high),
             ),
         )
 
@@ -329,7 +330,7 @@ def _split_row(split: AnswerSplit) -> tuple[Cell, ...]:
 
 def interaction_tables(report: Report) -> list[Block]:
     """Two perturbations together against each alone, under the language's condition."""
-    chosen = [row for row in report.interactions if _is_lead(report, row)]
+    chosen = _leading(report, report.interactions)
     return [
         Table(
             title=_subject(group[0]),
@@ -485,13 +486,15 @@ def _pooled_row(row: PooledRow) -> tuple[Cell, ...]:
     )
 
 
-def _is_lead(report: Report, row: VariantEffect | Interaction) -> bool:
-    lead = lead_of(report.rows, row.language)
-    return lead is not None and (row.prompt, row.format, row.arm) == (
-        lead.prompt,
-        lead.format,
-        lead.arm,
-    )
+def _leading(report: Report, rows: Iterable[_Leading]) -> list[_Leading]:
+    """The rows under the condition that stands for their language."""
+    leads = leads_of(report.rows)
+    return [
+        row
+        for row in rows
+        if (lead := leads.get(row.language))
+        and (row.prompt, row.format, row.arm) == (lead.prompt, lead.format, lead.arm)
+    ]
 
 
 def _key(row: VariantEffect | PositionBias | AnswerSplit) -> tuple[str, ...]:
@@ -563,10 +566,6 @@ def _shares(shares: Sequence[float | None]) -> str:
 
 def _share_interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"({100 * low:.1f}–{100 * high:.1f})"
-
-
-def _points_range(low: float | None, high: float | None) -> str:
-    return _share_interval(low, high)
 
 
 def _plain_range(low: float | None, high: float | None) -> str:

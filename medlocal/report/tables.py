@@ -13,7 +13,7 @@ from medlocal.evals.scoring import ConstraintEffect, ScoreRow
 from medlocal.report import blocks, sections, wording
 from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
 from medlocal.report.findings import findings
-from medlocal.report.overview import lead_of, overview
+from medlocal.report.overview import leads_of, overview
 from medlocal.report.results import ModelPair, Report, RunFacts
 
 if TYPE_CHECKING:  # rich is loaded when something is printed
@@ -169,11 +169,7 @@ def _usual(report: Report) -> tuple[list[ScoreRow], list[ConstraintEffect]]:
 
     Where neither variants nor prompts were varied, that is all of them.
     """
-    prompts = {
-        row.language: lead.prompt
-        for row in report.rows
-        if (lead := lead_of(report.rows, row.language))
-    }
+    prompts = {language: lead.prompt for language, lead in leads_of(report.rows).items()}
 
     def is_usual(row: ScoreRow | ConstraintEffect) -> bool:
         return row.variant == ORIGINAL and row.prompt == prompts.get(row.language, row.prompt)
