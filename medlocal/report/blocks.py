@@ -166,7 +166,7 @@ def _outcomes(counts: Mapping[str, int]) -> str:
 
 
 def _score_cells(row: ScoreRow) -> tuple[Cell, ...]:
-    accuracy, interval = _rate_cell(row.acc_lenient)
+    accuracy, interval = rate_cell(row.acc_lenient)
     mark = f" {AT_CHANCE_MARK}" if row.at_chance else ""
     return (
         *_names(row),
@@ -174,13 +174,21 @@ def _score_cells(row: ScoreRow) -> tuple[Cell, ...]:
         (accuracy + mark, interval),
         (wording.percent(row.chance),),
         (wording.percent(row.majority),),
-        _rate_cell(row.fcr_strict) if row.fcr_strict else (wording.ABSENT,),
-        _rate_cell(row.fcr_lenient) if row.fcr_lenient else (wording.ABSENT,),
+        rate_cell(row.fcr_strict),
+        rate_cell(row.fcr_lenient),
     )
 
 
-def _rate_cell(rate: Rate) -> tuple[str, str]:
-    return wording.percent(rate.value), wording.bounds(rate)
+def rate_cell(rate: Rate | None) -> Cell:
+    """A share over its interval."""
+    return (
+        (wording.ABSENT,) if rate is None else (wording.percent(rate.value), wording.bounds(rate))
+    )
+
+
+def p_cell(p: float | None) -> Cell:
+    """A p-value; its column's header says what it is."""
+    return (wording.ABSENT if p is None else wording.p_value(p).removeprefix("= "),)
 
 
 def _effect_cells(effect: ConstraintEffect) -> tuple[Cell, ...]:

@@ -19,9 +19,9 @@ from medlocal.report.page_parts import (
     points_cell,
     rate_cell,
 )
+from medlocal.report.pairs import verdict_sentence
 from medlocal.report.plots import DotRow, Estimate, difference_axis, dot_plot
 from medlocal.report.results import ModelPair, Report
-from medlocal.report.sections import verdict_sentence
 
 
 def comparison_section(report: Report, given: Names) -> Section | None:

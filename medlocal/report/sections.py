@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from medlocal.evals.comparing import ComparisonRow, PooledRow
 from medlocal.evals.formats import FORMATS
 from medlocal.evals.obedience import AnswerSplit
 from medlocal.evals.perturb import ORIGINAL
@@ -17,11 +16,11 @@ from medlocal.evals.position import PositionBias
 from medlocal.evals.robustness import Robustness, VariantEffect
 from medlocal.evals.scoring import ScoreRow
 from medlocal.evals.spread import Interaction, PromptSpread, Spread
-from medlocal.evals.stats import SIGNIFICANCE, Rate
+from medlocal.evals.stats import SIGNIFICANCE
 from medlocal.report import wording
-from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
+from medlocal.report.blocks import Block, Cell, Heading, Lines, Table, p_cell, rate_cell
 from medlocal.report.overview import LanguageOverview, ModelLine, leads_of
-from medlocal.report.results import ModelPair, Report
+from medlocal.report.results import Report
 
 _T = TypeVar("_T")
 _Leading = TypeVar("_Leading", VariantEffect, Interaction)
@@ -85,11 +84,11 @@ def _overview_row(line: ModelLine) -> tuple[Cell, ...]:
     return (
         (wording.clean(line.model),),
         (f"{line.knowledge.n:,}",),
-        _rate(line.knowledge),
+        rate_cell(line.knowledge),
         (wording.percent(line.chance),),
-        _rate(line.compliance),
-        _rate(line.readable),
-        _rate(line.robust),
+        rate_cell(line.compliance),
+        rate_cell(line.readable),
+        rate_cell(line.robust),
     )
 
 
@@ -122,9 +121,9 @@ def _variant_row(effect: VariantEffect) -> tuple[Cell, ...]:
     return (
         _variant_name(effect.variant, verified=effect.verified),
         (f"{effect.n:,}",),
-        _rate(effect.accuracy),
+        rate_cell(effect.accuracy),
         (wording.points(effect.delta) + mark, wording.points_interval(effect.low, effect.high)),
-        (_p(effect.p_holm),),
+        p_cell(effect.p_holm),
         (f"{effect.b:,} {effect.c:,} {effect.wrong_to_other:,}",),
     )
 
@@ -160,8 +159,8 @@ def _robustness_row(row: Robustness) -> tuple[Cell, ...]:
         _condition(row),
         (f"{row.n:,}",),
         (variants,),
-        _rate(row.reacc),
-        _rate(row.recon),
+        rate_cell(row.reacc),
+        rate_cell(row.recon),
         pairs,
         (wording.clean(name), worst),
     )
@@ -289,9 +288,9 @@ def _level_row(row: ScoreRow) -> tuple[Cell, ...]:
         (wording.clean(row.format),),
         (_LEVEL_WORDS[_LEVELS.index(row.variant)],),
         (f"{row.n:,}",),
-        _rate(row.fcr_strict),
-        _rate(row.fcr_lenient),
-        _rate(row.acc_lenient),
+        rate_cell(row.fcr_strict),
+        rate_cell(row.fcr_lenient),
+        rate_cell(row.acc_lenient),
     )
 
 
@@ -324,7 +323,7 @@ def _split_row(split: AnswerSplit) -> tuple[Cell, ...]:
     return (
         _variant_name(split.variant, verified=split.verified),
         (f"{split.n:,}",),
-        *map(_rate, rates),
+        *map(rate_cell, rates),
     )
 
 
@@ -359,130 +358,6 @@ def _interaction_row(row: Interaction) -> tuple[Cell, ...]:
         (wording.points(row.delta_second),),
         (wording.points(row.delta_both),),
         (wording.points(row.interaction), wording.points_interval(row.low, row.high)),
-    )
-
-
-def pair_blocks(pairs: Sequence[ModelPair]) -> list[Block]:
-    """Every two models: a verdict per data set and language, then all pairs of answers together."""
-    found: list[Block] = []
-    for pair in pairs:
-        first, second = wording.clean(pair.first), wording.clean(pair.second)
-        found.append(Heading(f"{second} against {first}", level=3))
-        found.append(Lines((*map(verdict_sentence, pair.comparison.rows), *_left_over(pair))))
-        if pair.comparison.rows:
-            found.append(_comparison_table(pair))
-        if pair.comparison.pooled and _has_more(pair):
-            found.append(_pooled_table(pair))
-    return found
-
-
-def verdict_sentence(row: ComparisonRow) -> str:
-    """One row of a comparison in words, with the smallest difference that could have been shown."""
-    place = (
-        f"{wording.language(row.language)}, {wording.clean(row.dataset)},"
-        f" {wording.clean(row.format)}/{row.arm}"
-    )
-    if row.delta is None:
-        return f"{place}: no question has an answer of both that counts."
-    told = (
-        f"{wording.points(row.delta)} points ({wording.points_interval(row.low, row.high)},"
-        f" n = {row.n:,}, p {_p_words(row.p_holm)})"
-    )
-    if row.verdict != "no difference shown":
-        return f"{place}: {row.verdict}, {told}."
-    if row.smallest is None:
-        return f"{place}: no difference shown, {told}; too few questions to show any."
-    return (
-        f"{place}: no difference shown, {told}; this many questions could have shown"
-        f" {100 * row.smallest:.1f} points or more."
-    )
-
-
-def _left_over(pair: ModelPair) -> list[str]:
-    c = pair.comparison
-    said = list(pair.notes)
-    if c.different:
-        said.append(
-            f"{c.different:,} questions were asked in other words of the two, and are left out."
-        )
-    if c.only_first or c.only_second:
-        said.append(
-            f"Only one of the two answered {c.only_first + c.only_second:,} questions"
-            f" ({c.only_first:,} and {c.only_second:,}); they are left out."
-        )
-    return said
-
-
-def _has_more(pair: ModelPair) -> bool:
-    """Whether pooling adds anything to the rows: variants, prompts or data sets."""
-    return (
-        sum(row.n for row in pair.comparison.pooled) > sum(row.n for row in pair.comparison.rows)
-        or len({row.dataset for row in pair.comparison.rows}) > 1
-    )
-
-
-def _comparison_table(pair: ModelPair) -> Table:
-    return Table(
-        title="The unperturbed questions",
-        headers=(
-            ("language", "data set"),
-            ("format", "arm"),
-            ("n",),
-            ("first",),
-            ("second",),
-            ("points",),
-            ("lost,", "gained"),
-            ("p", "(Holm)"),
-        ),
-        rows=tuple(map(_comparison_row, pair.comparison.rows)),
-        num_names=2,
-        note="p: exact McNemar, corrected over the data sets. Intervals are clustered by question.",
-    )
-
-
-def _comparison_row(row: ComparisonRow) -> tuple[Cell, ...]:
-    return (
-        (wording.language(row.language), wording.clean(row.dataset)),
-        (wording.clean(row.format), row.arm),
-        (f"{row.n:,}",),
-        _rate(row.accuracy_first),
-        _rate(row.accuracy_second),
-        (wording.points(row.delta), wording.points_interval(row.low, row.high)),
-        (f"{row.b:,} {row.c:,}",),
-        (_p(row.p_holm),),
-    )
-
-
-def _pooled_table(pair: ModelPair) -> Table:
-    return Table(
-        title="All data sets, variants and prompts together",
-        headers=(
-            ("language",),
-            ("format", "arm"),
-            ("answers",),
-            ("questions",),
-            ("first",),
-            ("second",),
-            ("points",),
-            ("verdict",),
-        ),
-        rows=tuple(map(_pooled_row, pair.comparison.pooled)),
-        num_names=2,
-        note="Answers to one question are not independent: there is no p, and the interval is"
-        " clustered by question.",
-    )
-
-
-def _pooled_row(row: PooledRow) -> tuple[Cell, ...]:
-    return (
-        (wording.language(row.language),),
-        (wording.clean(row.format), row.arm),
-        (f"{row.n:,}",),
-        (f"{row.num_items:,}",),
-        (wording.percent(row.accuracy_first),),
-        (wording.percent(row.accuracy_second),),
-        (wording.points(row.delta), wording.points_interval(row.low, row.high)),
-        tuple(row.verdict.replace("no difference ", "no difference\n").split("\n")),
     )
 
 
@@ -544,20 +419,6 @@ def _condition(row: Robustness | PositionBias) -> Cell:
 def _variant_name(name: str, *, verified: bool) -> Cell:
     steps = wording.clean(name).replace("+", " +\n").split("\n")  # one below the other
     return (*steps, *(() if verified else (f"({_UNVERIFIED})",)))
-
-
-def _rate(rate: Rate | None) -> Cell:
-    return (
-        (wording.ABSENT,) if rate is None else (wording.percent(rate.value), wording.bounds(rate))
-    )
-
-
-def _p(p: float | None) -> str:
-    return wording.ABSENT if p is None else wording.p_value(p).removeprefix("= ")
-
-
-def _p_words(p: float | None) -> str:
-    return "unknown" if p is None else wording.p_value(p)
 
 
 def _shares(shares: Sequence[float | None]) -> str:

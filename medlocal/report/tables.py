@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medlocal.evals.perturb import ORIGINAL
 from medlocal.evals.scoring import ConstraintEffect, ScoreRow
-from medlocal.report import blocks, sections, wording
+from medlocal.report import blocks, pairs, sections, wording
 from medlocal.report.blocks import Block, Cell, Heading, Lines, Table
 from medlocal.report.findings import findings
 from medlocal.report.overview import leads_of, overview
@@ -85,7 +85,7 @@ def print_terminal(report: Report, console: "Console", *, is_brief: bool = False
 
 def print_pair(pair: ModelPair, console: "Console") -> None:
     """Print the comparison of two models, as `print_terminal` does."""
-    _print(sections.pair_blocks([pair]), console)
+    _print(pairs.pair_blocks([pair]), console)
 
 
 def pair_to_json(pair: ModelPair) -> object:
@@ -151,7 +151,7 @@ def _sums(report: Report) -> list[Block]:
         *_part("Prompts", sections.spread_tables(report)),
         *_part("How much is said of the form", sections.level_tables(report)),
         *_part("Transformed answers", sections.split_tables(report)),
-        *_part("Models compared", sections.pair_blocks(report.pairs)),
+        *_part("Models compared", pairs.pair_blocks(report.pairs)),
     ]
 
 

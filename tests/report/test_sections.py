@@ -13,7 +13,7 @@ from medlocal.evals.position import PositionBias
 from medlocal.evals.robustness import Robustness, VariantEffect
 from medlocal.evals.spread import Interaction, PromptSpread, Spread
 from medlocal.evals.stats import wilson
-from medlocal.report import sections
+from medlocal.report import pairs, sections
 from medlocal.report.blocks import Block, Heading, Lines, Table
 from medlocal.report.overview import overview
 from medlocal.report.results import ModelPair, Report
@@ -169,7 +169,7 @@ PARTS: dict[str, tuple[Callable[[Report], list[Block]], dict[str, Any]]] = {
     "Prompts": (sections.spread_tables, {"spreads": (SPREAD,)}),
     "Transformed answers": (sections.split_tables, {"splits": (SPLIT,)}),
     "Two steps": (sections.interaction_tables, {"interactions": (INTERACTION,)}),
-    "Models compared": (lambda report: sections.pair_blocks(report.pairs), {"pairs": (PAIR,)}),
+    "Models compared": (lambda report: pairs.pair_blocks(report.pairs), {"pairs": (PAIR,)}),
 }
 
 
@@ -433,7 +433,7 @@ class TestRows:
 
 class TestPairs:
     def test_the_blocks_of_a_pair(self) -> None:
-        heading, lines, compared, pooled = sections.pair_blocks((PAIR,))
+        heading, lines, compared, pooled = pairs.pair_blocks((PAIR,))
         assert heading == Heading("clinical against general", level=3)
         assert lines == Lines(
             (
@@ -474,21 +474,21 @@ class TestPairs:
     def test_what_is_pooled_is_shown_where_it_adds_something(self) -> None:
         same = replace(POOLED, n=100)
         pair = replace(PAIR, comparison=replace(PAIR.comparison, pooled=(same,)))
-        assert len(sections.pair_blocks((pair,))) == 3
+        assert len(pairs.pair_blocks((pair,))) == 3
 
     def test_a_verdict_says_what_could_have_been_shown(self) -> None:
         """At 27 % discordance 100 questions show 14.4 points."""
         row = a_comparison(12, 15, p_holm=0.701, smallest=0.14387)
-        assert sections.verdict_sentence(row) == (
+        assert pairs.verdict_sentence(row) == (
             "English, starter, letter/grammar: no difference shown, +3.0 points (−5.0 to +11.0,"
             " n = 100, p = 0.701); this many questions could have shown 14.4 points or more."
         )
         few = replace(row, smallest=None)
-        assert sections.verdict_sentence(few).endswith("; too few questions to show any.")
+        assert pairs.verdict_sentence(few).endswith("; too few questions to show any.")
 
     def test_a_verdict_on_nothing_is_said(self) -> None:
         empty = replace(a_comparison(0, 0), n=0, delta=None, p=None, p_holm=None)
-        assert sections.verdict_sentence(empty) == (
+        assert pairs.verdict_sentence(empty) == (
             "English, starter, letter/grammar: no question has an answer of both that counts."
         )
 
