@@ -126,6 +126,10 @@ def _write(output: Path, found: "Report", store: "Store", run_ids: "Sequence[str
         case _:
             text = tables.to_markdown(found)
     with disk_errors(output.parent):
+        if output.suffix.lower() == ".csv" and found.variants:
+            beside = output.with_stem(f"{output.stem}-variants")
+            atomic_write(beside, files.variants_csv(found))
+            narrate(f"written: {beside}, each variant against the original")
         atomic_write(output, text)
 
 

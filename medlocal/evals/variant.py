@@ -112,10 +112,6 @@ class Variant:
             raise IndexError(f"slot {slot} of a variant with {len(self.origin)}")
         return self.origin[slot]
 
-    def slot_of(self, reply: str) -> int | None:
-        """The slot that a reply names; None where it names none, or two options share it."""
-        return self.replies.index(reply) if self.replies.count(reply) == 1 else None
-
 
 def original(item: Item) -> Variant:
     """The unperturbed variant."""

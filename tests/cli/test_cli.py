@@ -695,6 +695,14 @@ class TestReportFiles:
         assert cli("report", run_id, "-o", str(path)).code == 0
         assert path.read_text(encoding="utf-8").startswith(begins)
 
+    def test_variants_have_a_table_of_their_own_beside_the_scores(
+        self, cli: Cli, toys: Toys, tmp_path: Path
+    ) -> None:
+        cli(*RUN, "--variants", "original,rotate(1)")
+        cli("report", "-o", str(tmp_path / "report.csv"))
+        names = {path.name for path in tmp_path.glob("report*.csv")}
+        assert names == {"report.csv", "report-variants.csv"}
+
     def test_another_ending_is_refused_before_anything_is_read(
         self, cli: Cli, tmp_path: Path
     ) -> None:
