@@ -296,6 +296,17 @@ class TestParquet:
             rows(tmp_path / "t.parquet")
 
 
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One workbook and one table, ending to bytes: made once, for a workbook holds the time it
+    was made, and with it the file's length changes from one example to the next."""
+    folder = tmp_path_factory.mktemp("sound")
+    return {
+        ".xlsx": workbook_of(folder / "t.xlsx", [["a", "b"], ["ñ", 2]]).read_bytes(),
+        ".parquet": parquet_of(folder / "t.parquet", a=["ñ", "x"], b=[2, 3]).read_bytes(),
+    }
+
+
 class TestAnyFile:
     def test_an_unknown_ending_lists_the_known(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
@@ -354,16 +365,16 @@ class TestAnyFile:
 
     @given(data=st.data(), ending=st.sampled_from([".xlsx", ".parquet"]))
     def test_a_damaged_file_gives_rows_or_our_own_error(
-        self, data: st.DataObject, ending: str, tmp_path_factory: pytest.TempPathFactory
+        self,
+        data: st.DataObject,
+        ending: str,
+        sound_files: dict[str, bytes],
+        tmp_path_factory: pytest.TempPathFactory,
     ) -> None:
-        folder = tmp_path_factory.mktemp("damaged")
-        if ending == ".xlsx":
-            path = workbook_of(folder / "t.xlsx", [["a", "b"], ["ñ", 2]])
-        else:
-            path = parquet_of(folder / "t.parquet", a=["ñ", "x"], b=[2, 3])
-        content = bytearray(path.read_bytes())
+        content = bytearray(sound_files[ending])
         for _ in range(data.draw(st.integers(1, 8))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path = tmp_path_factory.mktemp("damaged") / f"t{ending}"
         path.write_bytes(content)
         try:
             rows(path)
@@ -372,15 +383,18 @@ class TestAnyFile:
 
     @given(data=st.data())
     def test_a_sheet_of_damaged_xml_gives_rows_or_our_own_error(
-        self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+        self,
+        data: st.DataObject,
+        sound_files: dict[str, bytes],
+        tmp_path_factory: pytest.TempPathFactory,
     ) -> None:
-        path = workbook_of(tmp_path_factory.mktemp("xml") / "t.xlsx", [["a", "b"], ["ñ", 2]])
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(sound_files[".xlsx"])) as archive:
             parts = {name: archive.read(name) for name in archive.namelist()}
         name = data.draw(st.sampled_from(sorted(parts)))
         part = bytearray(parts[name])
         for _ in range(data.draw(st.integers(1, 6))):
             part[data.draw(st.integers(0, len(part) - 1))] = data.draw(st.integers(32, 126))
+        path = tmp_path_factory.mktemp("xml") / "t.xlsx"
         with zipfile.ZipFile(path, "w") as archive:
             for other, content in {**parts, name: bytes(part)}.items():
                 archive.writestr(other, content)
