@@ -26,7 +26,6 @@ from typing import Any
 from medlocal.catalog import data_root
 from medlocal.engine.constraint import CompiledGrammar, TokenTable
 from medlocal.engine.engine import Engine
-from medlocal.engine.llama import build_info
 from medlocal.engine.rates import measure_rates
 from medlocal.engine.sequence import Generate, Request, Score
 from medlocal.engine.tree import build_tree
@@ -35,6 +34,7 @@ from medlocal.evals.items import load_items
 from medlocal.evals.perturb import apply
 from medlocal.evals.prompts import build_messages, load_prompts
 from medlocal.hub import find_model
+from medlocal.libllama import build_info
 from medlocal.run.asking import Asker, Vocabulary
 from medlocal.run.backend import LlamaBackend, Needs
 from medlocal.run.execute import peak_memory_bytes

@@ -22,9 +22,9 @@ from dataclasses import replace
 from typing import Any
 
 from medlocal.engine.engine import Engine
-from medlocal.engine.llama import build_info
 from medlocal.engine.sequence import EngineStats, Request
 from medlocal.hub import find_model
+from medlocal.libllama import build_info
 from medlocal.run import make_spec
 from medlocal.run.backend import LlamaBackend, Needs
 from medlocal.run.estimate import token_counts

@@ -256,8 +256,8 @@ def _token_counter(model: str | None, here: "Settings") -> Iterator[Callable[[st
     if model is None:
         yield None
         return
-    from medlocal.engine.llama import LlamaModel
     from medlocal.hub import find_model
+    from medlocal.libllama import LlamaModel
     from medlocal.weights.inspect import read_gguf
 
     path = find_model(model, here)

@@ -41,9 +41,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _engine() -> dict[str, Any]:
     try:
-        from medlocal.engine import llama
+        from medlocal import libllama
 
-        build, devices = llama.build_info(), llama.devices()
+        build, devices = libllama.build_info(), libllama.devices()
     except (ImportError, OSError, RuntimeError) as error:
         return {"llama_cpp": None, "llama_cpp_error": str(error), "devices": []}
     return {

@@ -28,7 +28,7 @@ _CANARY = "(qz7|kv9)(xw4|jq2)"
 
 
 class Vocabulary(Protocol):
-    """What of a model turns text into tokens: `engine.llama.LlamaModel`, or a toy in the tests."""
+    """What of a model turns text into tokens: `libllama.LlamaModel`, or a toy in the tests."""
 
     @property
     def pieces(self) -> Mapping[int, bytes]:

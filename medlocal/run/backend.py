@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from medlocal import libllama
 from medlocal.engine.batching import Decoder
 from medlocal.engine.sequence import Generate, Request
 from medlocal.errors import MedlocalError
@@ -21,7 +22,8 @@ from medlocal.weights.inspect import GGUFInfo, read_gguf
 from medlocal.weights.template import ChatTemplate, check_bos
 
 if TYPE_CHECKING:
-    from medlocal.engine.llama import ContextOptions, LlamaDecoder, LlamaModel
+    from medlocal.engine.llama import ContextOptions, LlamaDecoder
+
 
 EXACT_ROWS = 240
 FAST_ROWS = 512
@@ -96,7 +98,7 @@ class LlamaBackend:
     wanted_context: int = 0
     """0 = what the model was trained with."""
     progress: Progress = no_progress
-    _model: "LlamaModel | None" = field(default=None, init=False)
+    _model: libllama.LlamaModel | None = field(default=None, init=False)
     _decoder: "LlamaDecoder | None" = field(default=None, init=False)
 
     @cached_property
@@ -117,9 +119,7 @@ class LlamaBackend:
     @cached_property
     def has_gpu(self) -> bool:
         """True where llama.cpp sees a GPU."""
-        from medlocal.engine import llama
-
-        return any(device.kind == "gpu" for device in llama.devices())
+        return any(device.kind == "gpu" for device in libllama.devices())
 
     @cached_property
     def mode(self) -> str:
@@ -167,14 +167,12 @@ class LlamaBackend:
 
     def identity(self) -> dict[str, object]:
         """The file, the build and the mode: another of these may give another answer."""
-        from medlocal.engine import llama
-
-        build = llama.build_info()
+        build = libllama.build_info()
         return {
             "model_sha256": self.sha256,
             "llama_cpp": build["commit"],
             "system": build["system"],
-            "devices": [d.description for d in llama.devices()],
+            "devices": [d.description for d in libllama.devices()],
             "mode": self.mode,
             "micro_batch": self.num_rows,
             "repack": self.repacks,
@@ -185,10 +183,8 @@ class LlamaBackend:
 
     def asker(self) -> Asker:
         """Load the weights; tokenising and masks need only their vocabulary."""
-        from medlocal.engine import llama
-
         if self._model is None:
-            self._model = llama.LlamaModel(self.path, repack=self.repacks)
+            self._model = libllama.LlamaModel(self.path, repack=self.repacks)
         bos = partial(check_bos, bos_id=self.info.bos_id, add_bos=self.info.wants_bos)
         return Asker(self._model, self.template, bos)
 
@@ -199,19 +195,19 @@ class LlamaBackend:
 
     def decoder(self, needs: Needs) -> Decoder:
         """Make the context that fits the requests and the memory."""
-        from medlocal.engine import llama
+        from medlocal.engine.llama import LlamaDecoder
 
         assert self._model is not None, "the weights are loaded by asker()"
         options = self._options(needs)
         per_cell = self.info.kv_bytes_per_token(_KV_TYPE_BYTES)
-        free = min((d.free_bytes for d in llama.devices()), default=0)
+        free = min((d.free_bytes for d in libllama.devices()), default=0)
         if 0 < free < options.num_cells * per_cell:
             raise MedlocalError(
                 f"{options.num_cells} cells of KV cache take"
                 f" {options.num_cells * per_cell / 2**20:,.0f} MiB, and {free / 2**20:,.0f} are free",
                 hint="free memory, or ask for shorter prompts with --context",
             )
-        self._decoder = llama.LlamaDecoder(self._model, options)
+        self._decoder = LlamaDecoder(self._model, options)
         return self._decoder
 
     def _options(self, needs: Needs) -> "ContextOptions":
@@ -231,13 +227,11 @@ class LlamaBackend:
 
     def facts(self) -> dict[str, object]:
         """Build, devices, layers and context, as llama.cpp says them."""
-        from medlocal.engine import llama
-
-        build = llama.build_info()
+        build = libllama.build_info()
         facts: dict[str, object] = {
             "build": f"llama.cpp {build['commit']}, llama-cpp-python {build['llama_cpp_python']}",
             "system": build["system"],
-            "devices": [f"{d.name}: {d.description}" for d in llama.devices()],
+            "devices": [f"{d.name}: {d.description}" for d in libllama.devices()],
             "mode": self.mode,
             "repack": self.repacks,
         }

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from medlocal import __version__
+from medlocal import __version__, libllama
 from medlocal.catalog import data_root
 from medlocal.cli import running
 from medlocal.cli.main import run as run_command
-from medlocal.engine import llama
-from medlocal.engine.llama import Device
 from medlocal.engine.sequence import Logits
+from medlocal.libllama import Device
 from medlocal.run import RunSpec
 from medlocal.settings import Settings
 from medlocal.store import Store
@@ -777,8 +776,8 @@ class TestDoctor:
         """A machine with llama.cpp and one processor, without loading either."""
         device = Device("CPU", "some processor", "cpu", free_bytes=2**30, total_bytes=2**31)
         build = {"commit": "abc", "llama_cpp_python": "0.3", "system": "AVX2", "gpu_offload": "no"}
-        monkeypatch.setattr(llama, "devices", lambda: [device])
-        monkeypatch.setattr(llama, "build_info", lambda: build)
+        monkeypatch.setattr(libllama, "devices", lambda: [device])
+        monkeypatch.setattr(libllama, "build_info", lambda: build)
 
     @pytest.mark.usefixtures("machine")
     def test_as_json(self, cli: Cli) -> None:
@@ -807,7 +806,7 @@ class TestDoctor:
         def broken() -> dict[str, str]:
             raise OSError("libllama.so: cannot open shared object file")
 
-        monkeypatch.setattr(llama, "build_info", broken)
+        monkeypatch.setattr(libllama, "build_info", broken)
         ended = cli("doctor", "--json")
         assert ended.code == 1
         assert ended.json["llama_cpp"] is None

@@ -17,15 +17,13 @@ from medlocal.engine.llama import (
     ONE_KERNEL,
     ContextOptions,
     LlamaDecoder,
-    LlamaModel,
-    build_info,
-    devices,
 )
 from medlocal.engine.sequence import Completion, Generate, Request, Score
 from medlocal.evals.formats import FORMATS
 from medlocal.evals.items import load_items
 from medlocal.evals.perturb import apply
 from medlocal.evals.prompts import build_messages, load_prompts
+from medlocal.libllama import LlamaModel, build_info, devices
 from medlocal.run.asking import Asker
 from medlocal.run.backend import EXACT_ROWS, LlamaBackend, Needs
 from medlocal.settings import Settings
@@ -169,7 +167,7 @@ def test_the_build_is_known_by_its_commit_and_a_device_has_memory() -> None:
 
 def test_llama_cpp_writes_nothing_to_the_terminal(demo_model: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from medlocal.engine.llama import *;"
+        "import sys; from pathlib import Path; from medlocal.libllama import *; from medlocal.engine.llama import *;"
         "m = LlamaModel(Path(sys.argv[1]));"
         "d = LlamaDecoder(m, ContextOptions(512, 60, 8, 2, 60)); d.close(); m.close()"
     )

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medlocal.engine import llama
+from medlocal import libllama
 from medlocal.engine.batching import Limits
 from medlocal.engine.engine import Engine
-from medlocal.engine.llama import Device
 from medlocal.engine.sequence import Generate, Request, Score
 from medlocal.errors import MedlocalError, MissingError, RefusedError
+from medlocal.libllama import Device
 from medlocal.run.asking import ASKING_VERSION
 from medlocal.run.backend import EXACT_ROWS, FAST_ROWS, LlamaBackend, Needs, choose_cells
 from medlocal.settings import Settings
@@ -116,8 +116,8 @@ def path(tmp_path: Path) -> Path:
 def machine(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
     """A machine with one processor, to be changed; llama.cpp is not loaded."""
     found = [CPU]
-    monkeypatch.setattr(llama, "devices", lambda: found)
-    monkeypatch.setattr(llama, "build_info", lambda: BUILD)
+    monkeypatch.setattr(libllama, "devices", lambda: found)
+    monkeypatch.setattr(libllama, "build_info", lambda: BUILD)
     return found
 
 
