@@ -15,12 +15,12 @@ from enum import StrEnum
 
 from medlocal.evals.extract import FINAL, Extraction
 from medlocal.evals.formats import Format, left_out
-from medlocal.evals.mapping import find
+from medlocal.evals.mapping import LEFT_OUT, LISTS, find
 from medlocal.evals.phrases import REFUSAL
 from medlocal.evals.plain import plain
 from medlocal.evals.variant import Variant
 
-GRADER_VERSION = 2
+GRADER_VERSION = 3
 """Rises whenever any output could be judged differently, here or in what `extract` uses."""
 
 
@@ -101,8 +101,7 @@ def grade_output(answer: Answer, variant: Variant, form: Format, language: str) 
     # A valid text may name no single option: the grammar of "text" allows words that two of them share.
     slot = form.read(answer.text, variant, language)
     found = find(answer.text, variant, language, form.name) if slot is None else Extraction()
-    is_list = variant.asks in {"several", "wrong_labels"}
-    is_complete = is_valid or _is_complete(found, form.name, is_list=is_list)
+    is_complete = is_valid or _is_complete(found, form.name, is_list=variant.asks in LISTS)
     if answer.finish == "length" and not is_complete:
         return _grade(variant, Outcome.TRUNCATED, "The length ran out before a complete answer.")
     if not _is_visible(answer.text):
@@ -147,11 +146,13 @@ def _unmasked(answer: Answer, is_valid: bool) -> str:
 def _is_complete(found: Extraction, form: str, *, is_list: bool) -> bool:
     """Whether a text that was cut had already given its answer.
 
-    In "reasoned", a label at the beginning or on a line of its own may open the reasoning.
+    A list at the very end may have gone on. In "reasoned", a label at the beginning or on a line of
+    its own may open the reasoning.
     """
-    # A list of labels that was cut may have gone on.
-    is_one = found.explicit and len(found.slots) == 1 and not found.out_of_set and not is_list
-    return is_one and (form != "reasoned" or found.how in FINAL)
+    if not found.slots or found.out_of_set:
+        return False
+    is_given = found.closed if is_list else found.explicit and len(found.slots) == 1
+    return is_given and (form != "reasoned" or found.how.removeprefix(LEFT_OUT) in FINAL)
 
 
 def _is_visible(text: str) -> bool:

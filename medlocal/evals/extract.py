@@ -10,15 +10,18 @@ This module knows nothing of outcomes, of why a generation stopped, or of what i
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from medlocal.evals import phrases
-from medlocal.evals.mentions import Mention, Page, Wording
+from medlocal.evals.mentions import Mention, Page
+from medlocal.evals.option_words import Wording
 from medlocal.evals.plain import plain
 from medlocal.evals.variant import Variant
 
-FINAL = frozenset({"JSON", "tag", "box", "final answer", "answer statement"})
+ENCLOSED = frozenset({"JSON", "tag", "box"})
+"""The kinds of `Extraction.how` that are a form with an end of its own."""
+FINAL = ENCLOSED | {"final answer", "answer statement", "answer line"}
 """The kinds of `Extraction.how` that state an answer in so many words."""
 
 
@@ -35,6 +38,9 @@ class Extraction:
     only mentioned."""
     how: str = "nothing"
     """By what it was found, in words."""
+    closed: bool = False
+    """Something ends it: its form's bracket, a full stop, a new line or other words. False = it may have
+    been about to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,13 @@ class _Statement:
     rank: int
     """3 = final or in a form of its own, 2 = stated, 1 = somewhere in the sentence of a statement."""
     how: str
+    closed: bool | None = None
+    """Whether a form that encloses it was closed; None = none does."""
 
 
 _OPENERS = (
     (phrases.BARE_HEAD, "answer statement"),
+    (phrases.PLACEHOLDER, "answer statement"),
     (phrases.CHOICE, "choice"),
     (phrases.CONCLUSION, "conclusion"),
     (phrases.CORRECTION, "correction"),
@@ -75,10 +84,36 @@ def extract(text: str, variant: Variant, language: str, form: str) -> Extraction
     # What follows a complete answer is a question that the model made up and answered itself. Three
     # are tried: the prompt may stand repeated before the answer, and a loop may repeat it for ever.
     for run_on in islice(phrases.RUN_ON.finditer(page.text), 3):
-        before = _read(page.part(0, run_on.start()))
+        before = _read_as(page.part(0, run_on.start()), form)
         if before.explicit and len(before.slots) == 1:
             return before
+    return _read_as(page, form)
+
+
+def closed_at(text: str, end: int) -> bool:
+    """Whether what stands behind a place in a plain text ends the list of labels that ends there."""
+    rest = text[end:].lstrip(" )]}\"'")
+    return bool(rest) and phrases.GOES_ON.match(rest) is None
+
+
+def _read_as(page: Page, form: str) -> Extraction:
+    """Read a page; in "reasoned", its last line that opens as the answer's line alone, if it has one."""
+    opened = list(phrases.ANSWER_LINE.finditer(page.text)) if form == "reasoned" else []
+    if opened:
+        found = _read(page.part(_start_of_last(page.text, opened), len(page.text)))
+        if found.explicit and found.slots:
+            return replace(found, how="answer line")
     return _read(page)
+
+
+def _start_of_last(text: str, opened: list[re.Match[str]]) -> int:
+    """Where the last answer's line begins, or the first of several that stand one below the other."""
+    start = opened[-1].start()
+    for line in reversed(opened[:-1]):
+        if "\n" in text[line.end() : start].strip():
+            break
+        start = line.start()
+    return start
 
 
 def _read(page: Page, *, is_enclosed: bool = False) -> Extraction:
@@ -152,11 +187,36 @@ def _statements(page: Page, listed: frozenset[int]) -> Iterator[_Statement]:
     yield from _turned(page)
     for pattern, how in _OPENERS:
         for found in pattern.finditer(page.text):
+            if pattern is phrases.PLACEHOLDER and not _is_placeholder(page, found):
+                continue
             index = _direct(page, page.skip_filler(found.end()), listed)
             if index is not None and (how in _LOOSE or _is_set_off(page, page.mentions[index])):
                 yield _chained(page, index, found.start(), 2, how)
     for found in phrases.STATEMENT.finditer(page.text):
         yield from _stated(page, found, listed)
+    yield from _verdict(page)
+
+
+def _is_placeholder(page: Page, found: re.Match[str]) -> bool:
+    """Whether a sign is no label and no part of a name, as the X of "factor X" is."""
+    named = phrases.PART_OF_NAME.search(page.text[max(0, found.start() - 40) : found.start()])
+    is_on_line = "\n" not in page.text[found.end() : page.skip_filler(found.end())]
+    return found[0][0] not in page.variant.labels and named is None and is_on_line
+
+
+def _verdict(page: Page) -> Iterator[_Statement]:
+    """The one label that is answered with yes where every label has its yes or no."""
+    verdicts = {
+        mention: verdict
+        for mention in page.mentions
+        if mention.slot is not None
+        and (verdict := phrases.VERDICT.match(page.text, page.past_words(mention)))
+    }
+    right = [mention for mention, verdict in verdicts.items() if verdict["yes"]]
+    slots = {mention.slot for mention in verdicts}
+    if len(right) == 1 and len(slots) == len(verdicts) == len(page.variant.labels):
+        last = max(verdict.end() for verdict in verdicts.values())
+        yield _Statement(right[0].start, last, _slots(right), (), 2, "turned statement")
 
 
 def _enclosed(page: Page) -> Iterator[_Statement]:
@@ -168,7 +228,17 @@ def _enclosed(page: Page) -> Iterator[_Statement]:
                 continue
             inner = _read(page.part(*found.span(name)), is_enclosed=True)
             if inner.slots or inner.out_of_set:
-                yield _Statement(*found.span(), inner.slots, inner.out_of_set, 3, how)
+                closed = _is_form_closed(page.text, found, name)
+                yield _Statement(*found.span(), inner.slots, inner.out_of_set, 3, how, closed)
+
+
+def _is_form_closed(text: str, found: re.Match[str], name: str) -> bool:
+    """Whether a form has its own end behind its value."""
+    behind = found[0][found.end(name) - found.start() :]
+    # A value of JSON without quotes ends where the next sign of JSON stands.
+    return bool(behind.strip()) or (
+        name == "bare" and text[found.end() :].strip()[:1] in {",", "}"}
+    )
 
 
 def _stated(page: Page, found: re.Match[str], listed: frozenset[int]) -> Iterator[_Statement]:
@@ -220,8 +290,11 @@ def _worded(page: Page, wording: Wording, start: int, rank: int, how: str) -> _S
     joined = [wording]
     for other in page.wordings:
         gap = page.text[joined[-1].end : max(other.start, joined[-1].end)]
-        if other.start > wording.start and (
-            phrases.CONJUNCTION.fullmatch(gap) or not re.search(r"\w", gap)
+        # Said behind an option, none-of-the-others is said of the others.
+        if (
+            other.start > wording.start
+            and not other.is_nota
+            and (phrases.CONJUNCTION.fullmatch(gap) or not re.search(r"\w", gap))
         ):
             joined.append(other)
     return _Statement(start, joined[-1].end, _slots(joined), (), rank, how)
@@ -269,7 +342,9 @@ def _leading(page: Page, listed: frozenset[int]) -> Iterator[_Statement]:
         and wording.start not in page.denied
         and phrases.SET_OFF.match(page.text, wording.end)
     ):
-        yield _worded(page, wording, 0, 2, "option's words")
+        said = _worded(page, wording, 0, 2, "option's words")
+        # Words that a label of no option heads stand behind that label, as behind one of the set.
+        yield replace(said, end=position) if page.is_headed(wording) else said
 
 
 def _after_correction(page: Page, statements: list[_Statement]) -> list[_Statement]:
@@ -298,9 +373,19 @@ def _strongest(page: Page, statements: list[_Statement]) -> Extraction:
             break
         slots, start = (*statement.slots, *slots), statement.start
     slots = tuple(dict.fromkeys(slots))
+    closed = _is_closed(page, last) if last.closed is None else last.closed
     if doubts := _doubts(page, last.end, slots):
         return Extraction((*slots, *doubts), last.out_of_set, False, f"{last.how}, then taken back")
-    return Extraction(slots, last.out_of_set, rank >= 2, last.how)
+    return Extraction(slots, last.out_of_set, rank >= 2, last.how, closed)
+
+
+def _is_closed(page: Page, last: _Statement) -> bool:
+    """Whether something ends a statement, were it the beginning of a list."""
+    if len(last.slots) != 1:
+        return closed_at(page.text, last.end)
+    # Behind one label even a full stop may be the label's own, with the next one to come.
+    end = page.behind_words(last.end, last.slots[0])
+    return re.compile(r"[)\]}\"'.]*[^\S\n]*\n").match(page.text, end) is not None
 
 
 def _doubts(page: Page, end: int, slots: tuple[int, ...]) -> tuple[int, ...]:
@@ -326,8 +411,22 @@ def _mentioned(page: Page, listed: frozenset[int]) -> Extraction:
         labels = [m for m in page.mentions if m.start in listed]
         return Extraction(_slots(labels), (), False, "options listed")
     if words := _long_wordings(page):
-        return Extraction(_slots(words), (), False, "option's words mentioned")
+        return Extraction(
+            _slots(_without_remark(page, words)), (), False, "option's words mentioned"
+        )
     return Extraction()
+
+
+def _without_remark(page: Page, words: list[Wording]) -> list[Wording]:
+    """The wordings, where others were named before none-of-the-others: either it alone or all but it.
+
+    Behind "but" or "so" it is the answer, elsewhere it is said of the other options.
+    """
+    nota = next((w for w in words if w.is_nota), None)
+    if nota is None or words[0].slot == nota.slot:
+        return words
+    is_answer = phrases.TURNING.search(page.text[: nota.start]) is not None
+    return [w for w in words if w.is_nota == is_answer]
 
 
 def _is_offered(page: Page, mention: Mention, listed: frozenset[int]) -> bool:

@@ -15,13 +15,14 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from medlocal.evals.replying import LIST_JOINT
 from medlocal.evals.variant import Variant
-from medlocal.evals.wordings import mark, spoken, told
+from medlocal.evals.wordings import addition_of, mark, sample, spoken, told
 
 ARMS = ("free", "grammar", "label", "cloze")
 """How an answer is obtained: greedy text, masked text, probability of labels, or of option texts."""
@@ -32,6 +33,10 @@ _SENTENCE = 64
 """Tokens of an answer whose form was not mentioned."""
 _MAX_LIMIT = 192
 """Tokens at most for an answer that is made from an option's text; `reasoned` has more anyway."""
+_MAX_TEXT = 320
+"""The same for an option's text as it stands; the longest of the known data sets has 541 bytes."""
+_AROUND = 16
+"""Tokens of what may stand around an option's text."""
 _NO_PLACE = {
     "label": "label scores the labels, which have no fixed place in this format",
     "cloze": "cloze scores the options' words, which this format does not ask for",
@@ -60,7 +65,8 @@ class Format(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    """Rises whenever the instruction, the grammar or the rendering changes."""
+    """Rises whenever an answer would be another one though messages, grammar and limit are the same:
+    those stand in a job's key as they are."""
     max_tokens: ClassVar[int]
     """Where the generation of a label's answer stops; a complete answer needs less, a talkative model
     is cut here."""
@@ -85,25 +91,28 @@ class Format(ABC):
 
     def limit(self, variant: Variant) -> int:
         """Tokens after which generation stops: room for the longest reply, at most `_MAX_LIMIT`."""
+        # Who is not told of a form answers in a sentence, which must not be cut before its point.
+        least = self.max_tokens if variant.level != "none" else max(self.max_tokens, _SENTENCE)
         if variant.asks == "label":
-            # Who is not told of a form answers in a sentence, which must not be cut before its point.
-            return self.max_tokens if variant.level != "none" else max(self.max_tokens, _SENTENCE)
+            return least
         longest = max(len(reply.encode()) for reply in variant.replies)
         if variant.asks == "several":
             longest = len(LIST_JOINT.join(variant.labels).encode())
         # Backwards, most tokens hold one or two letters; a label is already within the limit.
         needed = self.max_tokens + max(0, longest - 2) * 2 // 3
-        return max(self.max_tokens, min(_MAX_LIMIT, needed))
+        return max(least, min(_MAX_LIMIT, needed))
 
     def instruction(self, variant: Variant, language: str) -> str:
         """What the model is told about the form of its answer. It favours no option."""
-        # What is to be written behind a label must not be what stands for it.
-        symbol = mark(variant.replies if variant.asks == "appended" else variant.labels)
+        symbol = mark(variant.labels, addition_of(variant))
+        supposed, example = sample(variant if self.name != "text" else _by_text(variant), language)
         parts = {
             "mark": symbol,
             "form": self._fill(symbol, language),
             "before": self._before(language),
             "last": spoken(_LAST_LINE, language),
+            "supposed": supposed,
+            "example": self._fill(example, language),
         }
         return told(variant, self.name, language, parts)
 
@@ -248,6 +257,14 @@ class Text(Format):
     max_tokens = 64
     arms = _GENERATED | {"cloze"}
 
+    def limit(self, variant: Variant) -> int:
+        """Room for the longest option and some words around it.
+
+        Read forwards, a token holds two bytes or more of any language that a vocabulary knows.
+        """
+        longest = max(len(option.encode()) for option in variant.options)
+        return max(self.max_tokens, min(_MAX_TEXT, longest // 2 + _AROUND))
+
     def texts(self, variant: Variant, language: str) -> tuple[str, ...]:
         """The options."""
         return tuple(dict.fromkeys(variant.options))
@@ -257,7 +274,7 @@ class Text(Format):
         return variant.options[variant.gold]
 
     def _fill(self, label: str, language: str) -> str:
-        return ""
+        return label
 
     def _term(self, variant: Variant, language: str) -> Any:
         from outlines.types import Choice
@@ -315,6 +332,11 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
     {form.name: form for form in (Letter(), Phrase(), Json(), Tag(), Text(), Reasoned())}
 )
 """All formats by name."""
+
+
+def _by_text(variant: Variant) -> Variant:
+    """The variant where a form asks for the option's text, whatever the variant asks for."""
+    return replace(variant, asks="text")
 
 
 def reads_several(variant: Variant, said: str) -> tuple[int, ...]:

@@ -1,13 +1,14 @@
 """Perturbations of order and labels: the same options in other slots, or under other labels.
 
 What is asked stays as it is. `rotate` over every k is what the literature calls CircularEval. The
-texts of stem and options are never looked at here.
+text of a stem is never looked at here, and of the options only whether one names others by their labels.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from medlocal.errors import UsageError
+from medlocal.evals.crossreferences import names_labels
 from medlocal.evals.items import LETTERS
 from medlocal.evals.steps import perturbation
 from medlocal.evals.variant import BULLET, Draw, NotApplicableError, Peers, Variant
@@ -41,13 +42,22 @@ def moved(variant: Variant, order: Sequence[int]) -> Variant:
     Args:
         variant: before any change of labels, so that its replies are its labels.
         order: per new slot, the slot whose option comes there.
+
+    Raises:
+        NotApplicableError: an option names others by their labels, which would be others then.
     """
+    _check_names_none(variant)
     return replace(
         variant,
         options=tuple(variant.options[slot] for slot in order),
         origin=tuple(variant.origin[slot] for slot in order),
         gold=list(order).index(variant.gold),
     )
+
+
+def _check_names_none(variant: Variant) -> None:
+    if names_labels(variant.options):
+        raise NotApplicableError("an option names other options by their labels")
 
 
 @perturbation(
@@ -127,6 +137,7 @@ def _gold_at(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Varia
     shapes_answer=True,
 )
 def _labels(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
+    _check_names_none(variant)
     labels = LABELS[argument][: len(variant.options)]
     if argument != "bullets":
         return replace(variant, labels=labels, replies=labels)

@@ -124,7 +124,8 @@ def apply(item: Item, name: str = ORIGINAL, seed: int = 0, peers: Peers = NO_PEE
 def example_of(item: Item, name: str, seed: int = 0, peers: Peers = NO_PEERS) -> Variant:
     """A few-shot example for questions in a variant: its answer has the form that they ask for.
 
-    Only the steps that shape answers are taken; the example's content stays as it is.
+    Only the steps that shape answers are taken; the example's content stays as it is. Where the parallel
+    item is asked, the example is the parallel one too: it must speak the language of the prompt.
 
     Raises:
         NotApplicableError: a step makes no sense of the example.
@@ -132,7 +133,10 @@ def example_of(item: Item, name: str, seed: int = 0, peers: Peers = NO_PEERS) ->
     variant = _original(item)
     for step in parse_variant(name).steps:
         if step.perturbation.shapes_answer:
-            variant = _taken(variant, step, seed, peers)
+            try:
+                variant = _taken(variant, step, seed, peers)
+            except NotApplicableError as refused:
+                raise NotApplicableError(f"of an example: {refused.message}") from refused
     return variant
 
 

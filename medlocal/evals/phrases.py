@@ -32,10 +32,28 @@ DANGLING = re.compile(r"\W*(?:\b(?:or|and|y|o|u)|/)\s*")
 """The end of a text that was cut inside "B or C". In lower case only: an option may be called O."""
 
 AFTER_LABEL = re.compile(
-    r"because|since|is|was|would|porque|ya|pues|es|seria|and|or|y|o|u|e|ni|nor|but|pero|aunque",
+    r"because|since|is|was|would|fits|remains|porque|ya|pues|es|seria|encaja|queda|and|or|y|o|u|e|ni"
+    r"|nor|but|pero|aunque",
     re.IGNORECASE,
 )
 """Words after which even a lone A was a label: no article and no preposition stands before them."""
+
+AFTER_PRONOUN = re.compile(
+    r"\s*(?:$|\n|->|=>|→|⇒|[.:;!?)\]}\"'](?!\w)|[—–-]\s|\([^()\n]*\)\s*(?:$|[\n.,;:])|,?\s+(?:is|fits|remains|because|since|es|seria|porque"
+    r"|ya que|pues)\b|(?:\s*[,/&]\s*|\s+(?:and|or|y|o|u|e|ni|nor)\s+)"
+    r"(?:(?:and|or|y|o)\s+)?(?:[A-J]|[IVX]{1,4})(?!\w))"
+)
+"""What stands behind an I that is a label and not the English pronoun: "I.", "I is", "I, III"."""
+
+NUMBER_LEAD = re.compile(
+    r"(?:\b(?:la|it is|it's|its|this is|that is|that's|must be|(?:has|have) to be|(?:w|sh)ould be|so|thus"
+    r"|therefore|hence|think|believe|say|guess|leaves|solution|solucion|no\.)|#)\s*[\"'(\[]?$",
+    re.IGNORECASE,
+)
+"""What ends before a number that is a label if it ends its clause: "es la 3", "so it's 3"."""
+
+FITS = re.compile(r"\s+(?:fits|remains|encaja|queda)\b", re.IGNORECASE)
+"""What begins behind a label that is left or that fits; said of no amount."""
 
 PART_OF_NAME = re.compile(
     r"(?:\b(?:vitamin[as]?|vitaminas|vit|hepatitis|hep|types?|tipos?|groups?|grupos?|grades?|grados?"
@@ -100,12 +118,13 @@ AFFIRMED_AFTER = re.compile(
 
 _HEAD = (
     r"(?:answers?|ans|choice|option|response|solution|letter|respuestas?|resp|rpta|opcion|alternativa"
-    r"|solucion|eleccion|letra|correct[ao]?|diagnos(?:is|tico)|most (?:likely|appropriate|suitable)"
+    r"|solucion|eleccion|letra|correct[ao]?|diagnos(?:is|tico)|best (?:fits?|match)"
+    r"|most (?:likely|appropriate|suitable)"
     r"|mas (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]))"
 )
 STATEMENT = re.compile(
     rf"(?:\b(?:the|my|so|thus|la|el|mi)\s+)*(?P<final>\b(?:final|definitive|definitiva)\s+)?\b{_HEAD}\b"
-    r"(?P<final_after>\s+(?:final|definitiva)\b)?(?P<gap>(?:\s+[^\s.:;?!=]+){0,8}?)"
+    r"(?P<final_after>\s+(?:final|definitiva)\b)?(?P<gap>,?(?:\s+[^\s.:;?!=]+){0,8}?)"
     r"(?:\s*(?::|=|\?|->|=>|→|[—–-]\s)"
     r"|\s+(?:is|are|es|son|seria|serian|sera|(?:would|should|must|has to) be|(?:seems|appears) to be"
     r"|(?:debe|deberia|tiene que|parece) ser)\b)",
@@ -114,7 +133,8 @@ STATEMENT = re.compile(
 """What an answer follows: "the correct answer is", "la opción más adecuada en este caso sería"."""
 
 BARE_HEAD = re.compile(
-    r"^[ ]*(?:(?:the |la )?(?:final |correct )*(?:answer|ans|respuesta|resp|rpta)(?: correcta| final)?[ ]"
+    r"^[ ]*(?:(?:the |la )?(?:final |correct )*(?:answer|ans|respuesta|resp|rpta|solution|solucion)"
+    r"(?: correcta| final)?[ ]"
     r"|[ra]\s?[:/=]\s)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -144,14 +164,70 @@ SECOND_THOUGHT = re.compile(
 )
 """What takes something back if another answer follows."""
 
-_REASON = r"\b(?:because|since|porque|ya que|pues)\b"
-SET_OFF = re.compile(rf"\s*(?:$|[\n.,;:!?()\[\]\"'→—–<}}]|-\s|->|=>|{_REASON})", re.IGNORECASE)
+REASON = r"\b(?:because|since|porque|ya que|pues)\b"
+SET_OFF = re.compile(rf"\s*(?:$|[\n.,;:!?()\[\]\"'→—–<}}]|-\s|->|=>|{REASON})", re.IGNORECASE)
 """What begins behind words that are complete."""
 
 SAID = re.compile(
-    rf"[)\]}}\"']*\s*(?:\([^()\n]*\)\s*)?(?:$|[\n.,;:!]|[—–-]\s|{_REASON})", re.IGNORECASE
+    rf"[)\]}}\"']*\s*(?:\([^()\n]*\)\s*)?(?:$|[\n.,;:!]|[—–-]\s|{REASON})", re.IGNORECASE
 )
 """What begins behind a label that ends its clause."""
+
+GOES_ON = re.compile(r"\s*(?:[,/&|]|(?:and|or|and/or|y|o|u|e|y/o|ni|nor)\b)\s*", re.IGNORECASE)
+"""What begins behind a label that others are still to be joined to."""
+
+CALLED_RIGHT = re.compile(
+    r"\b(?:correct[ao]?(?:_\w+)?|right)(?!\w)[^\w\n]*(?:\b(?:option|answer|one|choice|letter|number|opcion|respuesta"
+    r"|letra|numero|is|es|seria|the|la|el)\b[^\w\n]*)*$",
+    re.IGNORECASE,
+)
+"""What ends before a label that is called the right one: "the correct option is"."""
+NEXT_TO = re.compile(
+    rf"\b(?:after|following|follows|despues de|tras|sigue a)\s+(?:(?:the|la|{OPTION_WORD})\s+)*[\"'(]?$",
+    re.IGNORECASE,
+)
+"""What ends before a label that another one comes after."""
+SUCCESSOR = re.compile(
+    r"\W*(?:(?:->|=>|→|⇒|so|thus|therefore|hence|then|luego|asi que|por (?:lo )?(?:que|tanto)|entonces)\W*"
+    r"(?:(?:the|la|el|next|following|siguiente|is|es|one|answer|respuesta|letter|letra)\W+)*"
+    r"|[^.\n]{0,40}\b(?:next|siguiente|sigue|followed by|seguid[ao] (?:de|por))\b[^.\n]{0,40})",
+    re.IGNORECASE,
+)
+"""What stands between a label and the one that comes after it."""
+
+ANSWER_LINE = re.compile(
+    r"^[ ]*(?:(?:the|la|my|mi) )?(?:final )?(?:answer|respuesta)(?: final)?[ ]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What opens the line that holds the answer of a reasoning."""
+
+PLACEHOLDER = re.compile(
+    r"(?<!\w)[XZ]\"?(?:\s*[=:]|\s+(?:is|es|being|be|sea)\b|(?<=siendo X)|(?<=siendo Z))[^\S\n]*"
+)
+"""What stands before the value of the sign that the instruction has for a label: "X = ", "X is"."""
+
+VERDICT = re.compile(r"\s?[).:\]-]+\s*(?:(?P<yes>yes|si)|no)\s*(?=[.,;!\n]|$)", re.IGNORECASE)
+"""What begins behind a label that is answered with yes or no: ": No."."""
+
+NOTA = re.compile(
+    r"\b(?:none of (?:the )?(?:(?:other|above|given|listed) )*"
+    r"(?:others?|above|these|those|them|ones|options?|choices?|answers?|alternatives?)"
+    r"(?: (?:above|given|listed))?(?: (?:is|are) (?:correct|right|true|appropriate))?"
+    r"|no other (?:option|choice|answer|alternative) is (?:correct|right|true)"
+    r"|ningun[ao] (?:de )?(?:las|los) (?:(?:otr[ao]s|demas|anteriores) )*"
+    r"(?:otr[ao]s|demas|anteriores|opciones|respuestas|alternativas)(?: anteriores)?"
+    r"(?: (?:es|son) (?:correctas?|ciertas?|verdaderas?|adecuadas?))?)\b",
+    re.IGNORECASE,
+)
+"""None of the others, in the words of either language."""
+NOTA_ALONE = frozenset({"none", "ninguna", "ninguno"})
+"""What says the same where it is all that is said."""
+TURNING = re.compile(
+    r"\b(?:but|however|so|therefore|thus|hence|pero|sino|aunque|sin embargo|(?:asi|por lo) que"
+    r"|por (?:lo )?tanto)\W+$",
+    re.IGNORECASE,
+)
+"""What ends before a clause that answers though another option was named before."""
 
 LABEL_SIGN = re.compile(rf"\s*(?:[(\[→⇒=:—–]|-\s|->|=>|,?\s*(?={OPTION_WORD}\b))", re.IGNORECASE)
 """What stands between an option's words and its label: "Aspirin (B)", "aspirina, opción B"."""
@@ -187,7 +263,7 @@ REFUSAL = re.compile(
     r"(?:answer|provide|give|help|assist|offer|diagnose|recommend|respond|advise|comply|determine)\b"
     r"|\bas an? (?:ai|artificial intelligence|(?:\w+ )?language model)\b"
     r"|\b(?:i'm|i am) (?:sorry|not a doctor|just an ai|an ai)\b|^sorry\b|\bi apologi[sz]e\b"
-    r"|\b(?:consult|see|ask|speak (?:to|with)) (?:with )?(?:a|an|your) (?:\w+ )?"
+    r"|\b(?:consult(?:ing)?|see(?:ing)?|ask|speak(?:ing)? (?:to|with)) (?:with )?(?:a|an|your) (?:\w+ )?"
     r"(?:doctor|physician|healthcare|health care|medical|professional)\b|\bseek medical\b"
     r"|\bno (?:puedo|podria|podemos|me es posible|es posible|soy capaz de|estoy autorizad[oa] (?:a|para)"
     r"|estoy capacitad[oa] para|estoy en condiciones de) (?:\w+ ){0,2}?(?:responder|contestar|proporcionar"

@@ -1,7 +1,7 @@
 """An output without its markup: the plain text that labels and words are looked for in.
 
-It knows the ways in which models dress a text (Markdown, LaTeX, HTML, chat templates, thinking, wide
-and accented letters) and nothing of answers. Places are lost: a plain text has its own.
+It knows the ways in which models dress a text (Markdown, LaTeX, HTML, chat templates, thinking, escaped,
+wide and accented letters) and nothing of answers. Places are lost: a plain text has its own.
 """
 
 import re
@@ -14,6 +14,8 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _LINE_MARKUP = re.compile(r"^[ ]*(?:(?:#+|>(?! ?[0-9])|[-•+◦▪])[ ]+)+", re.MULTILINE)
+_ESCAPE = re.compile(r"\\u(?!d[89a-f])([0-9a-f]{4})", re.IGNORECASE)
+"""A letter as JSON may write it; halves of a pair are left alone."""
 _QUOTES = str.maketrans("“”„«»‘’‚′", '"""""' + "''''")
 
 
@@ -22,7 +24,7 @@ def plain(text: str) -> str:
 
     A thought that was never closed is removed to the end: nothing was said after it.
     """
-    text = _THINKING.sub("\n", text)
+    text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), _THINKING.sub("\n", text))
     characters = unicodedata.normalize("NFKD", text.translate(_QUOTES))
     kept = [c for c in characters if unicodedata.category(c) not in {"Mn", "Cf"}]
     text = "".join(" " if c != "\n" and (c.isspace() or c < " ") else c for c in kept)

@@ -2,13 +2,19 @@
 
 Whole words only, in the case of what they replace. A name is left alone where it is what is asked
 for: an option that is nothing but the name, every name where the stem asks for a drug's name, and a
-name that is followed by its salt, which no brand has. The drugs themselves stand in `wordlists`.
+name that is followed by its salt, which no brand has. So is a generic name beside the name of a route
+that no brand is known to be sold for: "intravenous" before a brand of tablets would make an answer
+that cannot be right. The drugs themselves stand in `wordlists`, the words of routes in `routes`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+from medlocal.evals.agreement import agreeing_before, agreeing_behind, gender
+from medlocal.evals.routes import may_be_given, named_routes
+from medlocal.evals.stems import sentences_of
 from medlocal.evals.variant import Draw
 from medlocal.evals.wordlists import DrugTerm, drug_terms
 
@@ -19,33 +25,29 @@ _ASKS_FOR_NAME = re.compile(
     re.IGNORECASE,
 )
 _SALT = re.compile(
-    r"\s+(?:sodium|potassium|calcium|sul(?:f|ph)ate|hydrochloride|phosphate|tartrate|succinate"
-    r"|maleate|fumarate|besylate|mesylate|acetate|citrate|bromide|lactate)\b"
-    r"|\s+(?:sódic[oa]|potásic[oa]|cálcic[oa])\b",
+    r"\s+(?:sodium|potassium|calcium|magnesium|sul(?:f|ph)ate|hydrochloride|hydrobromide|phosphate"
+    r"|tartrate|succinate|maleate|fumarate|bes[yi]late|mes[yi]late|acetate|citrate|bromide|lactate"
+    r"|gluconate|nitrate|(?:di)?propionate|valerate|furoate|decanoate|palmitate|pamoate|acetonide"
+    r"|axetil|disoproxil|medoxomil|etexilate|xinafoate)\b"
+    r"|\s+(?:sódic[oa]|disódic[oa]|potásic[oa]|cálcic[oa]|magnésic[oa]|axetil[oa]?|disoproxilo"
+    r"|medoxomilo|etexilato)\b",
     re.IGNORECASE,
 )
 _PREFIXED_SALT = re.compile(
-    r"\b(?:sulfato|clorhidrato|hidrocloruro|fosfato|tartrato|succinato|maleato|acetato|citrato"
-    r"|bromuro|lactato)\s+de\s+$",
+    r"\b(?:(?:hemi|di)?sulfato|clorhidrato|hidrocloruro|bromhidrato|fosfato|tartrato|succinato|maleato"
+    r"|fumarato|besilato|mesilato|acetato|citrato|bromuro|lactato|gluconato|(?:di|mono)?nitrato"
+    r"|(?:di)?propionato|valerato|furoato|decanoato|palmitato|pamoato|acetónido|xinafoato)\s+de\s+$",
     re.IGNORECASE,
 )
-_ARTICLES = {
-    # A brand is masculine in Spanish, and so are most generic names that do not end in "a".
-    ("es", "m"): (
-        (re.compile(r"\bde la\s+$", re.IGNORECASE), "del "),
-        (re.compile(r"\ba la\s+$", re.IGNORECASE), "al "),
-        (re.compile(r"\bla\s+$", re.IGNORECASE), "el "),
-        (re.compile(r"\buna\s+$", re.IGNORECASE), "un "),
-    ),
-    ("es", "f"): (
-        (re.compile(r"\bdel\s+$", re.IGNORECASE), "de la "),
-        (re.compile(r"\bal\s+$", re.IGNORECASE), "a la "),
-        (re.compile(r"\bel\s+$", re.IGNORECASE), "la "),
-        (re.compile(r"\bun\s+$", re.IGNORECASE), "una "),
-    ),
-    ("en", "vowel"): ((re.compile(r"\ba\s+$", re.IGNORECASE), "an "),),
-    ("en", "consonant"): ((re.compile(r"\ban\s+$", re.IGNORECASE), "a "),),
-}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a name stands that may be exchanged."""
+
+    start: int
+    end: int
+    term: DrugTerm
 
 
 def rename_drugs(
@@ -53,7 +55,8 @@ def rename_drugs(
 ) -> tuple[str, tuple[str, ...]]:
     """The stem and the options with every drug under its other name.
 
-    A drug keeps one new name throughout; of several brands one is drawn.
+    A drug keeps one new name throughout: of its brands that are sold for all routes that stand beside
+    its name, one is drawn. Where there is none it keeps its generic name.
 
     Args:
         stem: of the question.
@@ -66,61 +69,104 @@ def rename_drugs(
     """
     if _ASKS_FOR_NAME.search(stem):
         return stem, tuple(options)
-    chosen: dict[tuple[str, bool], str] = {}
-
-    def renamed(text: str) -> str:
-        return _renamed(text, language, draw, chosen)
-
     names = {term.text.casefold() for term in drug_terms(language)}
-    return renamed(stem), tuple(
-        option if option.strip(" .").casefold() in names else renamed(option) for option in options
-    )
+    texts = [stem, *options]
+    places = [
+        [] if number and text.strip(" .").casefold() in names else list(_places(text, language))
+        for number, text in enumerate(texts)
+    ]
+    chosen = _chosen(texts, places, language, draw)
+    renamed = [
+        _renamed(text, found, language, chosen) for text, found in zip(texts, places, strict=True)
+    ]
+    return renamed[0], tuple(renamed[1:])
 
 
-def _renamed(text: str, language: str, draw: Draw, chosen: dict[tuple[str, bool], str]) -> str:
+def _places(text: str, language: str) -> Iterator[_Place]:
     terms = _terms(language)
     explained = [found.span() for found in _explained(language).finditer(text)]
-    done, at = "", 0
     for found in _pattern(language).finditer(text):
-        term = terms[found[0].casefold()]
         if _SALT.match(text, found.end()) or _PREFIXED_SALT.search(text[: found.start()]):
             continue
         if any(start <= found.start() < end for start, end in explained):
             continue
-        others = term.drug.generic[language] if term.is_brand else term.drug.brand[language]
-        if not others:
+        yield _Place(*found.span(), terms[found[0].casefold()])
+
+
+def _chosen(
+    texts: Sequence[str], places: Sequence[Sequence[_Place]], language: str, draw: Draw
+) -> dict[tuple[str, bool], str]:
+    """The new name per drug and kind of its old one; a drug without an entry keeps its name."""
+    named: dict[tuple[str, bool], set[str]] = {}
+    terms: dict[tuple[str, bool], DrugTerm] = {}
+    asked = _routes_asked(texts[0])
+    for number, (text, found) in enumerate(zip(texts, places, strict=True)):
+        for place in found:
+            key = _key(place.term, language)
+            terms[key] = place.term
+            routes = _routes_beside(text, place) if number == 0 else named_routes(text) or asked
+            named.setdefault(key, set()).update(routes)
+    chosen = {}
+    for key, term in terms.items():
+        if term.is_brand:
+            # The first generic name is the usual one; of brands any may be meant.
+            chosen[key] = term.drug.generic[language][0]
             continue
-        key = (term.drug.generic[language][0], term.is_brand)
-        # The first generic name is the usual one; of brands any may be meant.
-        if key not in chosen:
-            chosen[key] = others[0] if term.is_brand else draw.pick(others)
-        before = done + text[at : found.start()]
-        name = _cased(chosen[key], found[0], is_brand=not term.is_brand, before=before)
-        done = _agreeing(before, name, language, is_brand=not term.is_brand) + name
-        at = found.end()
+        brands = [
+            brand
+            for brand in term.drug.brand[language]
+            if may_be_given(term.drug.routes.get(brand, ()), named[key])
+        ]
+        if brands:
+            chosen[key] = draw.pick(brands)
+    return chosen
+
+
+def _key(term: DrugTerm, language: str) -> tuple[str, bool]:
+    return term.drug.generic[language][0], term.is_brand
+
+
+def _routes_beside(text: str, place: _Place) -> frozenset[str]:
+    """The routes that the sentence around a name speaks of."""
+    for start, end in sentences_of(text):
+        if start <= place.start < end:
+            return named_routes(text[start:end])
+    return frozenset()
+
+
+def _routes_asked(stem: str) -> frozenset[str]:
+    """The routes that the last sentence asks about: "which intravenous drug"."""
+    start, end = list(sentences_of(stem))[-1]
+    return named_routes(stem[start:end])
+
+
+def _renamed(
+    text: str, places: Sequence[_Place], language: str, chosen: dict[tuple[str, bool], str]
+) -> str:
+    done, at = "", 0
+    for place in places:
+        new = chosen.get(_key(place.term, language))
+        if new is None:
+            continue
+        before = done + text[at : place.start]
+        name = _cased(new, text[place.start : place.end], place.term, before)
+        kind = gender(name)
+        if not place.term.is_brand and kind == "f":
+            # A brand in -a is said in either gender: it takes that of the name that it replaces.
+            kind = gender(place.term.text)
+        done = agreeing_before(before, name, language, kind) + name
+        adjective, at = agreeing_behind(text, place.end, language, kind)
+        done += adjective
     return done + text[at:]
 
 
-def _cased(name: str, replaced: str, *, is_brand: bool, before: str) -> str:
+def _cased(name: str, replaced: str, term: DrugTerm, before: str) -> str:
     """A name in the case of the one that it replaces; a brand always has its capital."""
-    if replaced.isupper() and len(replaced) > 3:
+    if replaced.isupper() and replaced != term.text and len(replaced) > 3:
         return name.upper()
     # A brand has its capital anywhere: only its place tells whether a generic name needs one there.
     begins = not before.strip() or re.search(r"[.?!:]\s+$|[¿¡(]\s*$|\n$", before) is not None
-    return name[:1].upper() + name[1:] if begins and not is_brand else name
-
-
-def _agreeing(before: str, name: str, language: str, *, is_brand: bool) -> str:
-    """The text before a name, its last article agreeing with it."""
-    if language == "es":
-        kind = "m" if is_brand or not name.casefold().endswith("a") else "f"
-    else:
-        kind = "vowel" if name[0].casefold() in "aeio" else "consonant"
-    for pattern, article in _ARTICLES[language, kind]:
-        if found := pattern.search(before):
-            word = article.capitalize() if found[0][0].isupper() else article
-            return before[: found.start()] + word
-    return before
+    return name[:1].upper() + name[1:] if begins and term.is_brand else name
 
 
 @lru_cache

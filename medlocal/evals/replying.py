@@ -14,6 +14,8 @@ from medlocal.evals.variant import Asks, Draw, NotApplicableError, Peers, Varian
 
 _GOLD = "stays; its reply is another one"
 _BACK = "reply to slot"
+_FEWEST = 3
+"""Options of which the wrong ones are a list: of two, the wrong label could be meant for the right one."""
 LIST_JOINT = ", "
 """Between two labels of an answer that has several."""
 
@@ -27,6 +29,13 @@ def _asking(variant: Variant, asks: Asks, replies: tuple[str, ...]) -> Variant:
     if len(set(replies)) != len(replies):
         raise NotApplicableError("two options would have the same reply")
     return replace(variant, asks=asks, replies=replies)
+
+
+def _transforming(variant: Variant, asks: Asks, replies: tuple[str, ...]) -> Variant:
+    """The same where the replies are made from the options' texts."""
+    if replies[variant.gold] == variant.options[variant.gold]:
+        raise NotApplicableError("the text of the right option would stay as it is")
+    return _asking(variant, asks, replies)
 
 
 @perturbation(
@@ -64,7 +73,7 @@ def _text_not_label(variant: Variant, argument: str, draw: Draw, peers: Peers) -
 def _reversed_text(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     # Composed first: a combining accent must not end up on the letter before it.
     backwards = (unicodedata.normalize("NFC", option)[::-1] for option in variant.options)
-    return _asking(variant, "reversed_text", tuple(backwards))
+    return _transforming(variant, "reversed_text", tuple(backwards))
 
 
 @perturbation(
@@ -76,7 +85,7 @@ def _reversed_text(variant: Variant, argument: str, draw: Draw, peers: Peers) ->
     shapes_answer=True,
 )
 def _upper_text(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
-    return _asking(variant, "upper_text", tuple(option.upper() for option in variant.options))
+    return _transforming(variant, "upper_text", tuple(option.upper() for option in variant.options))
 
 
 @perturbation(
@@ -101,6 +110,8 @@ def _label_in_words(variant: Variant, argument: str, draw: Draw, peers: Peers) -
     shapes_answer=True,
 )
 def _sorted_wrong_labels(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
+    if len(variant.labels) < _FEWEST:
+        raise NotApplicableError("of fewer than three options only one label is wrong: no list")
     slots = range(len(variant.labels))
     replies = (LIST_JOINT.join(variant.labels[s] for s in slots if s != right) for right in slots)
     return _asking(variant, "wrong_labels", tuple(replies))

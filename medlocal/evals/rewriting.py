@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from medlocal.errors import UsageError, unknown_name
+from medlocal.evals.crossreferences import names_labels, speaks_of_options
 from medlocal.evals.items import LETTERS, NOTA_VERIFIED
 from medlocal.evals.renaming import rename_drugs
+from medlocal.evals.stems import KEPT_WORDS, asks_for_what_is_not, boundaries
 from medlocal.evals.steps import perturbation
 from medlocal.evals.variant import Draw, NotApplicableError, Peers, Variant
-from medlocal.evals.wordlists import neighbours, protected_spans, sentences
+from medlocal.evals.wordlists import neighbours, protected_spans, sentences, symbol_spans
 
 NOTA = {
     "en": "None of the other options is correct",
@@ -32,37 +34,9 @@ _NEGATION = {
 }
 _OTHER = {"en": "es", "es": "en"}
 
-_SPEAKS_OF_OPTIONS = re.compile(
-    r"\b(?:(?:none|all|both|neither|any) of (?:the|these|them)\b|(?:options?|answers?) [A-J1-9]\b"
-    r"|(?:ningun[oa]|tod[oa]s|amb[oa]s|cualquiera)(?: de)? (?:las|los|ell[oa]s|est[oa]s|anteriores|son)"
-    r"|(?:opción|opciones|respuestas?) [A-J1-9]\b|[A-E] (?:and|y|e|or|o) [A-E]\b)",
-    re.IGNORECASE,
-)
-_NEGATIVE = re.compile(
-    r"\b(?:EXCEPT|NOT|FALSE|INCORRECT|LEAST|EXCEPTO|SALVO|FALS[AO]S?|INCORRECT[AO]S?|NO|MENOS)\b"
-    r"|\b(?:except|excepto|incorrect[ao]?s?|falsa?s?|fals[oa])\b(?=[^.?!]*[?.:]?\s*$)"
-)
-"""A stem that already asks for what is not so: in capitals anywhere, or in its last sentence."""
-
-_SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-ZÁÉÍÓÚÑ¿¡])")
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_KEPT_WORDS = frozenset(
-    [
-        "except",
-        "false",
-        "least",
-        "incorrect",
-        "correct",
-        "excepto",
-        "salvo",
-        "falsa",
-        "falso",
-        "menos",
-        "incorrecta",
-        "correcta",
-    ]
-)
-"""A slip in one of these could turn the question round."""
+_SHORT = 4
+"""Fewer letters of both cases are an abbreviation whose case tells what it is: pH, IgA."""
 
 
 def _spoken(texts: Mapping[str, str], language: str) -> str:
@@ -90,6 +64,8 @@ def _instruction_language(variant: Variant, argument: str, draw: Draw, peers: Pe
     gold="stays in its slot",
     back="label to slot; parallel items have their options in the same order",
     needs_peers=True,
+    # An example under a prompt in the other language must be in that language too.
+    shapes_answer=True,
 )
 def _parallel(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     item, other = variant.item, _spoken(_OTHER, variant.language)
@@ -114,12 +90,17 @@ def _parallel(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Vari
     does="puts none-of-the-others in the place of the right option",
     gold="is none-of-the-others; unverified unless the set says that the others are all wrong",
     back="none-of-the-others stands for the right option",
+    version=2,
 )
 def _nota_replaces_gold(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     _check_speaks_not(variant)
     options = list(variant.options)
     options[variant.gold] = _spoken(NOTA, variant.language)
-    verified = NOTA_VERIFIED in variant.item.flags and variant.language == variant.item.language
+    # What was checked are the options in one language: of the parallel item, those of the parallel item.
+    shown = variant.item
+    if variant.language != variant.item.language:
+        shown = peers.translation(variant.item, variant.language) or variant.item
+    verified = NOTA_VERIFIED in shown.flags and shown.language == variant.language
     return replace(variant, options=tuple(options), verified=variant.verified and verified)
 
 
@@ -145,9 +126,8 @@ def _nota_added(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Va
 
 
 def _check_speaks_not(variant: Variant) -> None:
-    for option in variant.options:
-        if _SPEAKS_OF_OPTIONS.search(option):
-            raise NotApplicableError("an option already speaks of the other options")
+    if any(map(speaks_of_options, variant.options)) or names_labels(variant.options):
+        raise NotApplicableError("an option already speaks of the other options")
 
 
 @perturbation(
@@ -190,9 +170,7 @@ def _foreign_distractor(variant: Variant, argument: str, draw: Draw, peers: Peer
         option
         for other in peers.of_subject(variant.item, variant.language)
         for slot, option in enumerate(other.options)
-        if slot != other.gold
-        and option.casefold() not in shown
-        and not _SPEAKS_OF_OPTIONS.search(option)
+        if slot != other.gold and option.casefold() not in shown and not speaks_of_options(option)
     }
     if not found:
         raise NotApplicableError("no other item of the subject has a wrong option to lend")
@@ -216,7 +194,7 @@ def _distractors(variant: Variant) -> list[int]:
 )
 def _negated(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     _check_speaks_not(variant)
-    if _NEGATIVE.search(variant.stem):
+    if asks_for_what_is_not(variant.stem):
         raise NotApplicableError("the stem already asks for what is not so")
     stem = f"{variant.stem}\n{_spoken(_NEGATION, variant.language)}"
     return replace(variant, stem=stem, asks="several")
@@ -229,11 +207,11 @@ def _negated(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Varia
     gold="stays in its slot",
     back="label to slot",
     is_seeded=True,
+    version=2,
 )
 def _irrelevant_sentence(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     sentence = draw.pick(sentences(variant.language))
-    ends = [found.end() for found in _SENTENCE_END.finditer(variant.stem)]
-    at = ends[-1] if ends else 0
+    at = max(boundaries(variant.stem), default=0)
     return replace(variant, stem=f"{variant.stem[:at]}{sentence} {variant.stem[at:]}")
 
 
@@ -251,10 +229,11 @@ def _read_rate(argument: str) -> str:
     "typos",
     family="question",
     does="replaces a letter by its neighbour on the keyboard in a share of the stem's longer words, "
-    "never in numbers, units, abbreviations or drug names",
+    "never in numbers, units, abbreviations or drug names, and not in a word that negates",
     gold="stays in its slot",
     back="label to slot",
     is_seeded=True,
+    version=2,
     arguments=("0.05", "0.1", "0.2"),
     reads=_read_rate,
 )
@@ -264,7 +243,7 @@ def _typos(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant
     words = [
         found.span()
         for found in _WORD.finditer(stem)
-        if found[0].casefold() not in _KEPT_WORDS
+        if found[0].casefold() not in KEPT_WORDS
         and not any(start < found.end() and found.start() < end for start, end in spans)
     ]
     if not words:
@@ -292,6 +271,7 @@ def _mistype(characters: list[str], start: int, end: int, language: str, draw: D
     does="writes the stem in capital letters; numbers and units stay as they are",
     gold="stays in its slot",
     back="label to slot",
+    version=2,
 )
 def _upper(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     stem, done, at = variant.stem, [], 0
@@ -303,12 +283,14 @@ def _upper(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant
 
 
 def _units(text: str, language: str) -> list[tuple[int, int]]:
-    """What is protected, less the words: those that hold no digit and begin no quantity."""
-    return [
-        (start, end)
-        for start, end in protected_spans(text, language)
-        if any(sign.isdigit() or not sign.isalpha() for sign in text[start:end]) or end - start < 4
+    """Numbers, units and signs, and short words in letters of both cases, such as pH."""
+    symbols = symbol_spans(text)
+    words = protected_spans(text, language)
+    short = [
+        (start, end) for start, end in words if end - start < _SHORT and text[start:end].isalpha()
     ]
+    apart = [span for span in short if not any(a < span[1] and span[0] < b for a, b in symbols)]
+    return sorted([*symbols, *apart])
 
 
 @perturbation(
@@ -318,6 +300,7 @@ def _units(text: str, language: str) -> list[tuple[int, int]]:
     gold="stays in its slot",
     back="label to slot",
     is_seeded=True,
+    version=2,
 )
 def _drug_names(variant: Variant, argument: str, draw: Draw, peers: Peers) -> Variant:
     stem, options = rename_drugs(variant.stem, variant.options, variant.language, draw)

@@ -9,14 +9,15 @@ a class and not a drug it cannot tell.
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from medlocal.catalog import data_root
 from medlocal.errors import MissingError, UsageError, unknown_name
+from medlocal.evals.routes import ROUTES
 
 LANGUAGES = ("en", "es")
 """Those that the lists are written in."""
@@ -32,6 +33,8 @@ class Drug:
     """By language, in the United States (en) and in Spain (es), the best known first; () = none."""
     kind: str
     """Its class, in English."""
+    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By brand, what it is sold to be given by; a brand without an entry may be sold for any route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,35 @@ _DRUG_KEYS = ("en", "es", "brand_en", "brand_es", "class")
 
 
 def _drug(where: str, table: Mapping[str, object]) -> Drug:
+    routes = table.get("routes", {})
+    table = {key: value for key, value in table.items() if key != "routes"}
     _check_keys(where, table, _DRUG_KEYS)
     generic = {lang: _texts(where, lang, table[lang], least=1) for lang in LANGUAGES}
     brand_keys = {lang: f"brand_{lang}" for lang in LANGUAGES}
     brand = {lang: _texts(where, key, table[key], least=0) for lang, key in brand_keys.items()}
     kind = _text(where, "class", table["class"])
-    return Drug(MappingProxyType(generic), MappingProxyType(brand), kind)
+    brands = [name for names in brand.values() for name in names]
+    return Drug(
+        MappingProxyType(generic),
+        MappingProxyType(brand),
+        kind,
+        MappingProxyType(_routes(where, routes, brands)),
+    )
+
+
+def _routes(where: str, routes: object, brands: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The routes by brand, checked: every key is a brand of the drug, every route one that we know."""
+    if not isinstance(routes, dict):
+        raise UsageError(f"{where}: routes must be a table, not {routes!r}")
+    known = {}
+    for brand, values in routes.items():
+        if brand not in brands:
+            raise unknown_name(f"brand (in {where}: routes)", brand, brands)
+        known[brand] = _texts(where, f"routes of {brand}", values, least=1)
+        for route in known[brand]:
+            if route not in ROUTES:
+                raise unknown_name(f"route (in {where}: routes of {brand})", route, ROUTES)
+    return known
 
 
 def _path(name: str) -> Path:
@@ -242,6 +268,17 @@ _TOKENS = re.compile(
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
+def symbol_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Numbers with their signs and units, units alone, words with digits, ions and single Greek letters.
+
+    Returns:
+        (start, end) pairs in order; they neither overlap nor touch.
+    """
+    spans = [match.span() for match in _SYMBOLS.finditer(text)]
+    spans += [m.span() for m in _TOKENS.finditer(text) if any(map(str.isnumeric, m[0]))]
+    return _merge(spans)
+
+
 def protected_spans(text: str, language: str) -> tuple[tuple[int, int], ...]:
     """Where a text must keep every character, whatever a typo or a change of case does around it.
 
@@ -261,12 +298,13 @@ def protected_spans(text: str, language: str) -> tuple[tuple[int, int], ...]:
         MissingError, UsageError: see `drugs`; the language is not one of `LANGUAGES`.
     """
     _check_language(language)
-    spans = [match.span() for match in _SYMBOLS.finditer(text)]
-    spans += [m.span() for m in _TOKENS.finditer(text) if any(map(str.isnumeric, m[0]))]
+    spans = list(symbol_spans(text))
     words, phrases = _drug_names()
-    for match in _WORDS.finditer(text):
-        if any(map(str.isupper, match[0][1:])) or _is_drug(match[0].lower(), words):
-            spans.append(match.span())
+    spans += [
+        match.span()
+        for match in _WORDS.finditer(text)
+        if any(map(str.isupper, match[0][1:])) or _is_drug(match[0].lower(), words)
+    ]
     spans += [match.span() for match in phrases.finditer(text)]
     return _merge(spans)
 

@@ -26,7 +26,7 @@ from tests.weights.gguf_files import write_model
 
 COMMANDS = (
     "", "run", "demo", "runs", "report", "compare", "export", "perturbations", "show", "regrade",
-    "doctor", "models", "models list",
+    "convert", "imatrix", "quantize", "quality", "inspect", "fit", "doctor", "models", "models list",
     "models show", "models pull", "models verify", "data", "data list", "data show",
     "data pull", "data check", "data import", "data export",
 )  # fmt: skip
@@ -499,7 +499,7 @@ class TestShow:
         assert (found["output"], found["outcome"]) == ("B", "STRICT_VALID")
         assert [(token["id"], token["text"]) for token in found["tokens"]] == [(66, "B")]
         assert (found["finish"], found["error"]) == ("stop", "")
-        assert (found["answer"], found["grader"]) == ("B", 2)
+        assert (found["answer"], found["grader"]) == ("B", 3)
         assert found["correct"] == (found["gold"] == "B")
         assert found["why"]
 

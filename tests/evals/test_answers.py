@@ -177,7 +177,7 @@ def test_an_answer_is_mapped_back_to_the_content_of_the_item() -> None:
 
 
 def test_a_grade_carries_the_version_of_its_grader() -> None:
-    assert grade("C").grader == GRADER_VERSION == 2
+    assert grade("C").grader == GRADER_VERSION == 3
 
 
 def test_the_highest_score_is_the_answer() -> None:

@@ -331,7 +331,7 @@ def test_an_instruction_names_the_exact_form(name: str, language: str, expected:
         (("1", "2", "3", "4"), "en", "only the number of the correct option."),
         (("5", "6", "7", "8"), "es", "solo con el número de la opción correcta."),
         (("(A)", "(B)", "(C)", "(D)"), "en", "only the label of the correct option."),
-        (("i", "ii", "iii", "iv"), "es", "solo con la etiqueta de la opción correcta."),
+        (("i", "ii", "iii", "iv"), "es", "solo con el número romano de la opción correcta."),
     ],
 )
 def test_an_instruction_calls_the_labels_what_they_are(

@@ -156,7 +156,7 @@ def test_words_that_read_the_same_backwards_mean_their_option() -> None:
 
 def test_a_reply_that_is_another_options_text_is_read_as_the_reply() -> None:
     """Told to write 12 backwards, who writes 21 means 12, though another option says 21."""
-    variant = made("reversed_text", options=("12", "21", "33", "40"))
+    variant = made("reversed_text", options=("12", "21", "34", "40"))
     assert find("21", variant, "en", "letter").slots == (0,)
     assert find('{"answer":"21"}', variant, "en", "json").slots == (0,)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from outlines_core import Index, Vocabulary
 
@@ -117,12 +117,79 @@ class TestLevels:
             + f"\nPor ejemplo, si X representara la letra de la opción correcta:\n{es}"
         )
 
-    def test_the_example_of_a_text_is_the_text_of_no_option(self) -> None:
-        assert instruction("instruction(example)", "text", "en").endswith(
-            '\nFor example, if the correct option were "X. Blue":\nBlue'
+    @pytest.mark.parametrize("labels", ["", "+labels(bullets)", "+labels(digits)"])
+    def test_the_example_of_a_text_is_the_text_of_no_option(self, labels: str) -> None:
+        assert instruction(f"instruction(example){labels}", "text", "en").endswith(
+            '\nFor example, if the text of the correct option were "Blue":\nBlue'
         )
-        assert instruction("instruction(example)", "text", "es").endswith(
-            "\nPor ejemplo, si la opción correcta fuera «X. Azul»:\nAzul"
+        assert instruction(f"instruction(example){labels}", "text", "es").endswith(
+            "\nPor ejemplo, si el texto de la opción correcta fuera «Azul»:\nAzul"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "en", "es"),
+        [
+            (
+                "reversed_text",
+                'if the text of the correct option were "Blue":\neulB',
+                "si el texto de la opción correcta fuera «Azul»:\nluzA",
+            ),
+            (
+                "upper_text",
+                'if the text of the correct option were "Blue":\nBLUE',
+                "si el texto de la opción correcta fuera «Azul»:\nAZUL",
+            ),
+            (
+                "text_not_label",
+                'if the text of the correct option were "Blue":\nBlue',
+                "si el texto de la opción correcta fuera «Azul»:\nAzul",
+            ),
+            (
+                "labels(bullets)",
+                'if the text of the correct option were "Blue":\nBlue',
+                "si el texto de la opción correcta fuera «Azul»:\nAzul",
+            ),
+            (
+                "label_in_words",
+                "if the correct option were the eleventh one:\neleven",
+                "si la opción correcta fuera la undécima:\nonce",
+            ),
+            (
+                "append(-END)",
+                "if X were the letter of the correct option:\nX-END",
+                "si X representara la letra de la opción correcta:\nX-END",
+            ),
+            (
+                "sorted_wrong_labels",
+                "if X and Z were the letters of all the incorrect options, in order, with a comma and"
+                " a space between them:\nX, Z",
+                "si X y Z representaran las letras de todas las opciones incorrectas, por orden, con"
+                " una coma y un espacio de separación:\nX, Z",
+            ),
+            (
+                "next_label",
+                "if X were the letter of the option after the correct one (after D comes A):\nX",
+                "si X representara la letra de la opción que viene después de la correcta (después de"
+                " D viene A):\nX",
+            ),
+        ],
+    )
+    def test_an_example_shows_what_is_to_be_made_of_the_answer(
+        self, name: str, en: str, es: str
+    ) -> None:
+        asked = f"instruction(example)+{name}"
+        assert instruction(asked, "letter", "en").endswith(f"\nFor example, {en}")
+        assert instruction(asked, "letter", "es").endswith(f"\nPor ejemplo, {es}")
+
+    def test_an_example_of_what_is_made_stands_in_the_form(self) -> None:
+        assert instruction("instruction(example)+reversed_text", "json").endswith(
+            '\n{"answer": "eulB"}'
+        )
+        assert instruction("instruction(example)+negated", "tag").endswith(
+            "\n<answer>X, Z</answer>"
+        )
+        assert instruction("instruction(example)+label_in_words", "phrase", "es").endswith(
+            "\nLa respuesta es once"
         )
 
     def test_strict_demands_the_form(self) -> None:
@@ -151,10 +218,14 @@ class TestWords:
             ("labels(lower)", "the letter of", "la letra de"),
             ("labels(greek)", "the letter of", "la letra de"),
             ("labels(digits)", "the number of", "el número de"),
-            ("labels(roman)", "the label of", "la etiqueta de"),
-            ("labels(roman)+append(!)", "the label of", "la etiqueta de"),
+            ("labels(roman)", "the Roman numeral of", "el número romano de"),
+            ("labels(roman)+append(!)", "the Roman numeral of", "el número romano de"),
             ("labels(digits)+sorted_wrong_labels", "the numbers of", "los números de"),
-            ("labels(roman)+sorted_wrong_labels", "the labels of", "las etiquetas de"),
+            (
+                "labels(roman)+sorted_wrong_labels",
+                "the Roman numerals of",
+                "los números romanos de",
+            ),
             ("negated", "the letters of", "las letras de"),
         ],
     )
@@ -192,26 +263,26 @@ class TestWords:
             (
                 "label_in_words",
                 "the position of the correct option as a word (one, two, three…)",
-                "la posición de la opción correcta como palabra (uno, dos, tres…)",
+                "la posición de la opción correcta escrita con letras (uno, dos, tres…)",
             ),
             (
                 "sorted_wrong_labels",
                 "the letters of all the incorrect options, in order, with a comma and a space"
                 " between them",
-                "las letras de todas las opciones incorrectas, en orden, con coma y espacio entre"
-                " cada dos",
+                "las letras de todas las opciones incorrectas, por orden, con una coma y un espacio"
+                " de separación",
             ),
             (
                 "append(-END)",
                 "the letter of the correct option with -END directly behind it",
-                "la letra de la opción correcta con -END pegado detrás",
+                "la letra de la opción correcta con -END justo detrás, sin espacio",
             ),
             (
                 "negated",
                 "the letters of all the options asked for, in order, with a comma and a space"
                 " between them",
-                "las letras de todas las opciones que se piden, en orden, con coma y espacio entre"
-                " cada dos",
+                "las letras de todas las opciones que se piden, por orden, con una coma y un espacio"
+                " de separación",
             ),
         ],
     )
@@ -230,9 +301,9 @@ class TestWords:
             'Answer in JSON, with a key "answer" that holds the text of the correct option, copied'
             " exactly."
         )
-        assert instruction("instruction(example)+sorted_wrong_labels", "letter", "es").endswith(
-            "\nPor ejemplo, si X representara las letras de todas las opciones incorrectas, en"
-            " orden, con coma y espacio entre cada dos:\nX"
+        assert instruction("instruction(mentioned)+sorted_wrong_labels", "tag", "es") == (
+            "Responde en XML, con una etiqueta «answer» que contenga las letras de todas las opciones"
+            " incorrectas, por orden, con una coma y un espacio de separación."
         )
 
     @pytest.mark.parametrize(("form", "language"), EVERY_FORM)
@@ -254,6 +325,18 @@ class TestWords:
     def test_what_stands_for_the_answer_is_not_what_is_written_behind_it(self) -> None:
         assert instruction("append(X)", "tag").endswith(":\n<answer>Z</answer>")
         assert mark(("AX", "BX")) == "Z"
+        assert mark(("A", "B"), "X") == "Z"
+
+    @pytest.mark.parametrize("name", ["labels(roman)", "labels(roman)+append(!)"])
+    def test_beside_roman_numerals_no_x_stands_for_the_answer(self, name: str) -> None:
+        text = instruction(name, "tag")
+        assert ", Z being the Roman numeral of the correct option" in text
+
+    def test_nor_does_it_in_an_example_of_a_list(self) -> None:
+        text = instruction("labels(roman)+sorted_wrong_labels", "tag")
+        assert text.endswith("<answer>Z</answer>")
+
+    def test_a_mark_that_is_nowhere_free_is_a_question_mark(self) -> None:
         assert mark(("xz", "zx")) == "?"
 
     def test_a_language_that_nothing_is_written_in_is_refused(self) -> None:
@@ -277,6 +360,24 @@ class TestLimit:
         assert FORMATS["letter"].limit(variant) == 36
         assert FORMATS["tag"].limit(variant) == 40
 
+    @pytest.mark.parametrize("name", ["negated", "labels(bullets)"])
+    def test_who_is_not_told_of_the_form_has_the_room_of_a_sentence(self, name: str) -> None:
+        variant = made(f"{name}+instruction(none)")
+        assert {FORMATS[form].limit(variant) for form in ("letter", "phrase", "json", "tag")} == {
+            64
+        }
+
+    @pytest.mark.parametrize(
+        ("length", "limit"), [(1, 64), (96, 64), (98, 65), (224, 128), (541, 286), (3000, 320)]
+    )
+    def test_an_options_text_as_it_stands_has_a_token_for_two_bytes(
+        self, length: int, limit: int
+    ) -> None:
+        """Half of its bytes and 16 more, from 64 to 320."""
+        for name in ("original", "instruction(none)", "text_not_label"):
+            variant = made(name, ("a" * length, "b", "c", "d"))
+            assert FORMATS["text"].limit(variant) == limit
+
     def test_a_list_has_room_for_all_labels(self) -> None:
         """ "A, B, C, D" has ten bytes: 8 · 2 / 3 is 5."""
         assert FORMATS["letter"].limit(made("negated")) == 21
@@ -288,7 +389,7 @@ class TestLimit:
 
     @given(st.sampled_from(("original", *TRANSFORMS)), st.integers(1, 900))
     def test_reasoning_never_has_less_than_it_has_for_a_label(self, name: str, size: int) -> None:
-        options = ("a" * size, "b" * (size + 1), "c" * (size + 2), "d" * (size + 3))
+        options = ("ab" * size, "bc" * (size + 1), "cd" * (size + 2), "de" * (size + 3))
         assert FORMATS["reasoned"].limit(made(name, options)) == 256
 
 
@@ -360,6 +461,7 @@ class TestTexts:
     def test_they_are_all_that_the_pattern_matches(
         self, name: str, asked: str, options: list[str], language: str
     ) -> None:
+        assume(asked != "sorted_wrong_labels" or len(options) > 2)
         form, variant = FORMATS[name], apply(replace(ITEM, options=tuple(options), gold=0), asked)
         texts = form.texts(variant, language)
         assert sorted(texts) == sorted(accepted(form, variant, language))

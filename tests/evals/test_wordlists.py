@@ -165,6 +165,24 @@ class TestDrugs:
 
         assert lengths == sorted(lengths, reverse=True)
 
+    def test_a_brands_routes_are_known_where_the_list_says_them(self) -> None:
+        drug = _names("en")["hydrocortisone"].drug
+
+        assert drug.routes["Solu-Cortef"] == ("intravenous", "intramuscular")
+        assert drug.routes["Cortef"] == drug.routes["Hidroaltesona"] == ("oral",)
+
+    def test_most_brands_have_routes(self) -> None:
+        brands = {
+            (drug.generic["en"], b)
+            for drug in drugs()
+            for lang in LANGUAGES
+            for b in drug.brand[lang]
+        }
+        known = [(drug.generic["en"], b) for drug in drugs() for b in drug.routes]
+
+        assert set(known) <= brands
+        assert len(known) > 500
+
     def test_a_drugs_names_cannot_be_changed(self) -> None:
         with pytest.raises(TypeError):
             drugs()[0].brand["en"] = ("Other",)  # type: ignore[index]
@@ -180,10 +198,10 @@ class TestSentences:
 
     def test_the_first_sentences_say_the_same(self) -> None:
         assert sentences("en")[0] == (
-            "The corridor outside the consulting room was repainted last spring."
+            "The corridor outside the consulting room is lined with framed posters."
         )
         assert sentences("es")[0] == (
-            "El pasillo junto a la consulta se pintó de nuevo la primavera pasada."
+            "El pasillo junto a la consulta está decorado con carteles enmarcados."
         )
 
     @pytest.mark.parametrize("language", LANGUAGES)
@@ -401,6 +419,10 @@ class TestBadFiles:
             (f"[[drug]]\n{DRUG}".replace('["B"]', "[1]"), "drug 1: brand_es must be a text"),
             (f"[[drug]]\n{DRUG}".replace('"B"', '" B"'), "brand_es must be a text without spaces"),
             (f"[[drug]]\n{DRUG}".replace('"c"', "true"), "drug 1: class must be a text"),
+            (f"[[drug]]\n{DRUG}routes = 1\n", "drug 1: routes must be a table"),
+            (f"[[drug]]\n{DRUG}routes = {{ C = ['oral'] }}\n", r"drug 1: routes\) is called 'C'"),
+            (f"[[drug]]\n{DRUG}routes = {{ B = ['orl'] }}\n", r"routes of B\) is called 'orl'"),
+            (f"[[drug]]\n{DRUG}routes = {{ B = [] }}\n", "routes of B must not be empty"),
             ("[[drug]\n", r"drugs\.toml: not TOML"),
         ],
     )
