@@ -5,14 +5,18 @@ messages) is for the caller to make sure of, who knows what was sent; `same` is 
 Nothing is known here of how models differ, nor of tables and sentences.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+
+import numpy as np
 
 from medlocal.errors import UsageError
 from medlocal.evals.answers import Outcome
+from medlocal.evals.compared import Comparison, ComparisonRow, OverallRow, PooledRow, Verdict
 from medlocal.evals.formats import SCORED_ARMS
+from medlocal.evals.paired import difference_interval, sign_flip, smallest_shown
 from medlocal.evals.pairing import (
     accuracy,
     answered_twice,
@@ -20,132 +24,25 @@ from medlocal.evals.pairing import (
     holm_within,
     is_counted,
     is_same,
+    keeps_answer,
     seeded,
 )
-from medlocal.evals.perturb import ORIGINAL
+from medlocal.evals.perturb import ORIGINAL, parse_variant
 from medlocal.evals.prompts import USUAL_PROMPT
 from medlocal.evals.scoring import GradedAnswer
-from medlocal.evals.stats import (
-    ASSUMED_DISCORDANCE,
-    SIGNIFICANCE,
-    Interval,
-    Rate,
-    bootstrap_mean_difference,
-    mcnemar,
-    smallest_detectable_difference,
-    wilson,
-)
+from medlocal.evals.stats import SIGNIFICANCE, Interval, Rate, clustered_wilson, mcnemar, wilson
 
-_FEWEST_CLUSTERS = 6
-"""Source items that must differ before an interval alone says that models do: all of five on one side
-have a chance of 2 / 2^5, above 5 %, and yet a percentile interval that leaves out 0."""
+__all__ = ["Comparison", "ComparisonRow", "OverallRow", "PooledRow", "Verdict", "compare"]
 
-Verdict = Literal["better", "worse", "no difference shown"]
-"""Of the second model against the first."""
 Pair = tuple[GradedAnswer, GradedAnswer]
 """The first model's answer and the second's."""
 Same = Callable[[GradedAnswer, GradedAnswer], bool]
 
 _CONDITION = ("dataset", "language", "format", "arm")
+_OVERALL = ("language", "format", "arm", "prompt")
 _POOLED = ("language", "format", "arm")
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonRow:
-    """The unperturbed items of a data set × language × format × arm, under one prompt."""
-
-    dataset: str
-    language: str
-    format: str
-    arm: str
-    prompt: str
-    """Of the prompts that both were asked with, the one with most pairs; the usual one of equals."""
-    n: int
-    """Items with a counted answer of both models."""
-    excluded: int
-    """Items answered by both, of which one answer at least does not count."""
-    accuracy_first: Rate
-    accuracy_second: Rate
-    delta: float | None
-    """Accuracy of the second minus that of the first; None where n is 0."""
-    low: float | None
-    """95 % bootstrap bound of delta, clustered by source item; None with fewer than two clusters."""
-    high: float | None
-    b: int
-    """Items that only the first got right: right to wrong."""
-    c: int
-    """Items that only the second got right: wrong to right."""
-    p: float | None
-    """Exact McNemar; None where n is 0."""
-    p_holm: float | None
-    """Corrected over the data sets of a language × format × arm."""
-    fcr_first: Rate | None
-    """Strict format compliance; None for arms that generate nothing."""
-    fcr_second: Rate | None
-    agreement: Rate
-    """Items for which both chose the same content; an invalid answer equals nothing."""
-    verdict: Verdict
-    """By `p_holm` at 5 %."""
-    smallest: float | None
-    """The smallest difference that n items show with 80 % power at the 5 % level, uncorrected, at the
-    discordance observed, or `ASSUMED_DISCORDANCE` where there was none. None = none that is possible."""
-
-    @property
-    def right_to_wrong(self) -> int:
-        """Items that the first got right and the second did not."""
-        return self.b
-
-    @property
-    def wrong_to_right(self) -> int:
-        """Items that the second got right and the first did not."""
-        return self.c
-
-
-@dataclass(frozen=True, slots=True)
-class PooledRow:
-    """All verified pairs of a language × format × arm: all data sets, variants and prompts.
-
-    There is no McNemar test here: the pairs of one item are not independent. Every pair weighs the
-    same, so that items with more variants weigh more.
-    """
-
-    language: str
-    format: str
-    arm: str
-    n: int
-    """Pairs that count."""
-    excluded: int
-    """Pairs of which one answer at least does not count."""
-    num_items: int
-    """Source items that the n pairs come from: the clusters."""
-    accuracy_first: float | None
-    """None where n is 0."""
-    accuracy_second: float | None
-    delta: float | None
-    """Accuracy of the second minus that of the first."""
-    low: float | None
-    """95 % bootstrap bound of delta, clustered by source item; None with fewer than two clusters."""
-    high: float | None
-    verdict: Verdict
-    """By whether the interval leaves out 0, where at least six source items differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The second model against the first."""
-
-    first: str
-    """Name of the model; "" = it has no answers."""
-    second: str
-    rows: tuple[ComparisonRow, ...]
-    pooled: tuple[PooledRow, ...]
-    num_pairs: int
-    """Questions that both answered and that are the same."""
-    only_first: int
-    """Answers of the first model that have no partner."""
-    only_second: int
-    different: int
-    """Pairs left out because `same` says that they were not asked the same."""
+_OTHER_LANGUAGE = "parallel"
+"""A variant whose items are in another language than the one they are pooled under."""
 
 
 def compare(
@@ -171,15 +68,18 @@ def compare(
     partners = [(by_first[key], by_second[key]) for key in by_first if key in by_second]
     pairs = [pair for pair in partners if same is None or same(*pair)]
     verified = sorted((pair for pair in pairs if pair[0].verified), key=lambda pair: _key(pair[0]))
+    originals = [pair for pair in verified if pair[0].variant == ORIGINAL]
+    kept = [pair for pair in verified if _is_pooled(pair[0].variant)]
     return Comparison(
         first=names[0],
         second=names[1],
-        rows=_rows(names, verified),
-        pooled=tuple(_pooled(names, *group) for group in _grouped(verified, _POOLED)),
+        rows=_rows(names, originals),
+        pooled=tuple(_pooled(names, *group) for group in _grouped(kept, _POOLED)),
         num_pairs=len(pairs),
         only_first=len(by_first) - len(partners),
         only_second=len(by_second) - len(partners),
         different=len(partners) - len(pairs),
+        overall=tuple(_overall(names, *group) for group in _grouped(originals, _OVERALL)),
     )
 
 
@@ -215,19 +115,31 @@ def _grouped(
     return [(fields, [(a, partner[_key(a)]) for a in found]) for fields, found in groups]
 
 
+def _is_pooled(variant: str) -> bool:
+    steps = parse_variant(variant).steps
+    is_in_language = all(step.perturbation.name != _OTHER_LANGUAGE for step in steps)
+    return is_in_language and keeps_answer(variant)
+
+
 def _rows(names: tuple[str, str], pairs: Sequence[Pair]) -> tuple[ComparisonRow, ...]:
-    originals = [pair for pair in pairs if pair[0].variant == ORIGINAL]
-    rows = [_row(names, *group) for group in _grouped(originals, _CONDITION)]
+    rows = [_row(names, *group) for group in _grouped(pairs, _CONDITION)]
     families = [(row.language, row.format, row.arm) for row in rows]
     adjusted = holm_within([(f, row.p) for f, row in zip(families, rows, strict=True)])
+    tests = Counter(f for f, row in zip(families, rows, strict=True) if row.p is not None)
     return tuple(
-        replace(row, p_holm=p, verdict=_verdict(p is not None and p < SIGNIFICANCE, row.delta))
-        for row, p in zip(rows, adjusted, strict=True)
+        replace(
+            row,
+            p_holm=p,
+            verdict=_verdict(p, row.delta),
+            num_tests=(num_tests := max(1, tests[family])),
+            smallest=smallest_shown(row.n, row.b + row.c, num_tests=num_tests),
+        )
+        for family, row, p in zip(families, rows, adjusted, strict=True)
     )
 
 
-def _verdict(is_shown: bool, delta: float | None) -> Verdict:
-    if not is_shown or not delta:
+def _verdict(p: float | None, delta: float | None) -> Verdict:
+    if p is None or p >= SIGNIFICANCE or not delta:
         return "no difference shown"
     return "better" if delta > 0 else "worse"
 
@@ -237,13 +149,10 @@ def _row(names: tuple[str, str], fields: Mapping[str, str], pairs: Sequence[Pair
     prompt = min(numbers, key=lambda name: (-numbers[name], name != USUAL_PROMPT, name))
     asked = [pair for pair in pairs if pair[0].prompt == prompt]
     kept = [pair for pair in asked if all(map(is_counted, pair))]
-    n, differences = len(kept), _differences(kept)
-    b, c = differences.count(-1), differences.count(1)
-    rng = seeded("comparison", *names, *fields.values(), prompt)
-    interval = bootstrap_mean_difference(differences, [first.group_id for first, _ in kept], rng)
+    n, (b, c) = len(kept), _discordant(kept)
+    interval = _interval(kept, seeded("comparison", *names, *fields.values(), prompt))
     is_scored = fields["arm"] in SCORED_ARMS
     firsts, seconds = [first for first, _ in kept], [second for _, second in kept]
-    discordance = (b + c) / n if b + c else ASSUMED_DISCORDANCE
     return ComparisonRow(
         **fields,
         prompt=prompt,
@@ -262,7 +171,8 @@ def _row(names: tuple[str, str], fields: Mapping[str, str], pairs: Sequence[Pair
         fcr_second=None if is_scored else _compliance(seconds),
         agreement=wilson(sum(is_same(*pair) for pair in kept), n),
         verdict="no difference shown",
-        smallest=smallest_detectable_difference(n, discordance),
+        smallest=None,
+        num_tests=1,
     )
 
 
@@ -270,37 +180,74 @@ def _differences(pairs: Iterable[Pair]) -> list[int]:
     return [int(second.correct) - int(first.correct) for first, second in pairs]
 
 
+def _discordant(pairs: Iterable[Pair]) -> tuple[int, int]:
+    """How often only the first is right, and how often only the second."""
+    differences = _differences(pairs)
+    return differences.count(-1), differences.count(1)
+
+
+def _clusters(pairs: Iterable[Pair]) -> list[str]:
+    return [first.group_id for first, _ in pairs]
+
+
+def _interval(pairs: Sequence[Pair], rng: np.random.Generator) -> Interval:
+    firsts, seconds = ([pair[side].correct for pair in pairs] for side in (0, 1))
+    return difference_interval(firsts, seconds, _clusters(pairs), rng)
+
+
 def _compliance(answers: Sequence[GradedAnswer]) -> Rate:
     strict = [answer for answer in answers if answer.outcome == Outcome.STRICT_VALID]
     return wilson(len(strict), len(answers))
 
 
+def _overall(
+    names: tuple[str, str], fields: Mapping[str, str], pairs: Sequence[Pair]
+) -> OverallRow:
+    kept = [pair for pair in pairs if all(map(is_counted, pair))]
+    n, (b, c), sizes = len(kept), _discordant(kept), Counter(_clusters(kept))
+    interval = _interval(kept, seeded("overall_comparison", *names, *fields.values()))
+    delta, p = ((c - b) / n, sign_flip(_differences(kept), _clusters(kept))) if n else (None, None)
+    # Items of one cluster are worth one of them at worst (L. Kish, see `clustered_wilson`).
+    worth = n / sum(size * size for size in sizes.values()) if n else 0.0
+    return OverallRow(
+        **fields,
+        datasets=tuple(sorted({first.dataset for first, _ in kept})),
+        n=n,
+        excluded=len(pairs) - n,
+        num_items=len(sizes),
+        accuracy_first=_clustered_accuracy(kept, 0),
+        accuracy_second=_clustered_accuracy(kept, 1),
+        delta=delta,
+        low=interval.low,
+        high=interval.high,
+        b=b,
+        c=c,
+        p=p,
+        verdict=_verdict(p, delta),
+        smallest=smallest_shown(int(worth * n), math.ceil(worth * (b + c))),
+    )
+
+
+def _clustered_accuracy(pairs: Sequence[Pair], side: int) -> Rate:
+    rights = sum(pair[side].correct for pair in pairs)
+    return clustered_wilson(rights, list(Counter(_clusters(pairs)).values()))
+
+
 def _pooled(names: tuple[str, str], fields: Mapping[str, str], pairs: Sequence[Pair]) -> PooledRow:
     kept = [pair for pair in pairs if all(map(is_counted, pair))]
-    n, differences = len(kept), _differences(kept)
-    clusters = [first.group_id for first, _ in kept]
-    rng = seeded("pooled_comparison", *names, *fields.values())
-    interval = bootstrap_mean_difference(differences, clusters, rng)
-    sums: Counter[str] = Counter()
-    for cluster, difference in zip(clusters, differences, strict=True):
-        sums[cluster] += difference
-    can_show = sum(total != 0 for total in sums.values()) >= _FEWEST_CLUSTERS
-    delta = sum(differences) / n if n else None
+    n, differences, clusters = len(kept), _differences(kept), _clusters(kept)
+    interval = _interval(kept, seeded("pooled_comparison", *names, *fields.values()))
+    delta, p = (sum(differences) / n, sign_flip(differences, clusters)) if n else (None, None)
     return PooledRow(
         **fields,
         n=n,
         excluded=len(pairs) - n,
-        num_items=len(sums),
-        accuracy_first=accuracy([first for first, _ in kept]).value,
-        accuracy_second=accuracy([second for _, second in kept]).value,
+        num_items=len(set(clusters)),
+        accuracy_first=_clustered_accuracy(kept, 0),
+        accuracy_second=_clustered_accuracy(kept, 1),
         delta=delta,
         low=interval.low,
         high=interval.high,
-        verdict=_verdict(can_show and _leaves_out_0(interval), delta),
+        p=p,
+        verdict=_verdict(p, delta),
     )
-
-
-def _leaves_out_0(interval: Interval) -> bool:
-    if interval.low is None or interval.high is None:
-        return False
-    return interval.low > 0 or interval.high < 0

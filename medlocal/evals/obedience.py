@@ -11,7 +11,15 @@ from typing import Literal, get_args
 
 from medlocal.evals.answers import Outcome
 from medlocal.evals.formats import SCORED_ARMS
-from medlocal.evals.pairing import SUBJECT, ByItem, Subject, by_variant, grouped, is_counted
+from medlocal.evals.pairing import (
+    SUBJECT,
+    ByItem,
+    Subject,
+    accuracy,
+    by_variant,
+    grouped,
+    is_counted,
+)
 from medlocal.evals.perturb import ORIGINAL, parse_variant
 from medlocal.evals.scoring import GradedAnswer
 from medlocal.evals.stats import Rate, wilson
@@ -29,6 +37,9 @@ class AnswerSplit(Subject):
     """Counted answers: one per item."""
     excluded: int
     """Answers that do not count."""
+    original: Rate | None
+    """Right answers to the original of the same items, as far as they count there; None for the
+    original itself and where it was not asked."""
     right: Rate
     """Right knowledge in the right form. In the original: right, whatever the form."""
     wrong_form: Rate | None
@@ -97,12 +108,18 @@ def _split(
         verified=next(iter(found.values())).verified,
         n=len(counted),
         excluded=len(found) - len(counted),
+        original=None if is_original or not original else _right_before(counted, original),
         right=shares["right"],
         wrong_form=None if is_original else shares["wrong_form"],
         wrong_knowledge=shares["wrong_knowledge"],
         both_wrong=None if is_original else shares["both_wrong"],
         unread=shares["unread"],
     )
+
+
+def _right_before(counted: ByItem, original: ByItem) -> Rate:
+    before = [original[item] for item in counted if item in original]
+    return accuracy([answer for answer in before if is_counted(answer)])
 
 
 def _plain_part(answer: GradedAnswer) -> Part:

@@ -22,6 +22,9 @@ from medlocal.evals.variant import derive_seed
 _ORDERS = {"format": tuple(FORMATS), "arm": ARMS}
 """Fields whose names have an order of their own; others are in alphabetical order."""
 _FAMILIES = (ORIGINAL, *FAMILIES, TWO_STEPS)
+_CONTROL = "hidden"
+
+_FEWEST_CLUSTERS = 6
 
 ByItem = dict[str, GradedAnswer]
 """Item id to answer."""
@@ -104,9 +107,36 @@ def is_same(first: GradedAnswer, second: GradedAnswer) -> bool:
     return first.meaning is not None and first.meaning == second.meaning
 
 
+def keeps_answer(variant: str) -> bool:
+    """Whether a variant is the original, or one step that is meant to leave the right answer as it is.
+
+    Three kinds are not. Variants of the family "answer" change what has to be written. `hidden` is a
+    control, which nobody can answer. Variants of two steps would count their steps again, as many
+    times as they were combined.
+
+    Raises:
+        UsageError: there is no variant of that name.
+    """
+    steps = parse_variant(variant).steps
+    return not steps or (
+        len(steps) == 1 and steps[0].family != "answer" and steps[0].perturbation.name != _CONTROL
+    )
+
+
 def accuracy(answers: Sequence[GradedAnswer]) -> Rate:
     """The share of right answers; each of another item, or its interval is too narrow."""
     return wilson(sum(answer.correct for answer in answers), len(answers))
+
+
+def has_enough_clusters(differences: Sequence[float], clusters: Sequence[str]) -> bool:
+    """Whether at least six source items differ, so that an interval may leave out 0.
+
+    As with the sign test, of which five differences in one direction have p = 0.0625.
+    """
+    sums: dict[str, float] = {}
+    for cluster, difference in zip(clusters, differences, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + difference
+    return sum(total != 0 for total in sums.values()) >= _FEWEST_CLUSTERS
 
 
 def seeded(what: str, *key: str) -> np.random.Generator:

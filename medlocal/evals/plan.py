@@ -179,10 +179,13 @@ def job_key(
 ) -> str:
     """The key of a job: SHA-256 over the canonical JSON of what determines its answer.
 
-    The messages stand in it as they are sent, so that a prompt's style and version need not.
+    The messages stand in it as they are sent, so that a prompt's style and version need not. The data
+    set stands in it although it determines nothing: a question that two sets share is asked for each,
+    or the second would lose it from its n.
     """
     determines = {
         "identity": dict(identity),
+        "dataset": variant.item.dataset,
         "item": variant.item.content_sha256,
         "variant": {"name": variant.name, "version": _version(variant), "seed": variant.seed},
         "messages": [[message.role, message.content] for message in messages],

@@ -6,7 +6,7 @@ every denominator and counted beside. All others stay in it, whatever they are.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import fmean, median
@@ -16,13 +16,17 @@ import numpy as np
 from medlocal.errors import MedlocalError
 from medlocal.evals.answers import Outcome
 from medlocal.evals.formats import ARMS, FORMATS, SCORED_ARMS
-from medlocal.evals.stats import Rate, bootstrap_mean_difference, mcnemar, wilson
+from medlocal.evals.paired import difference_interval
+from medlocal.evals.stats import Interval, Rate, mcnemar, wilson
+from medlocal.evals.summaries import mean_interval, median_interval
 from medlocal.evals.variant import derive_seed
 
 NOT_ASKED = frozenset({Outcome.ENGINE_ERROR, Outcome.CONSTRAINT_NOT_APPLIED})
 """Left out of every denominator."""
 READABLE = frozenset({Outcome.STRICT_VALID, Outcome.LENIENT_VALID, Outcome.SCORED})
 """An option was chosen."""
+
+NO_INTERVAL = Interval(None, None)
 
 _CONDITION = ("model", "dataset", "language", "variant", "verified", "prompt", "format")
 # Where a name sorts before the alphabet does: the unperturbed variant first, then formats and arms in
@@ -66,6 +70,8 @@ class GradedAnswer:
     """Of the job."""
     question: str = ""
     """Equal where two models were asked the same words of the same variant."""
+    messages: str = ""
+    """Equal where the same words were asked, whatever the variant; "" = not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,8 @@ class ScoreRow:
     acc_given_valid: Rate
     """Accuracy among the readable answers: to be shown beside `coverage` only."""
     coverage: float | None
-    """Share of n that is readable; None where n is 0."""
+    """Share of n that is readable; None where n is 0. For arms that generate, `fcr_lenient` is the same
+    with its interval."""
     chance: float | None
     """What guessing would get: the mean of 1 / options. None where n is 0."""
     majority: float | None
@@ -106,7 +113,16 @@ class ScoreRow:
     mean_label_mass: float | None
     """Mean probability on all first tokens of a label, 0 to 1; None where no answer has it."""
     at_chance: bool
-    """True where accuracy (lenient) is not shown to be above chance: see `is_at_chance`."""
+    """True where accuracy (lenient) is not shown to be above what knowing nothing gets: see `baseline`."""
+    tax_interval: Interval = NO_INTERVAL
+    """95 % interval of the median tax."""
+    label_mass_interval: Interval = NO_INTERVAL
+    """95 % interval of the mean label mass."""
+
+    @property
+    def baseline(self) -> float | None:
+        """What the accuracy must be shown to be above; None where n is 0."""
+        return baseline(self.chance, self.majority, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +140,27 @@ class ConstraintEffect:
     """Items with an answer in both arms."""
     excluded: int
     """Items left out because one of their two answers is excluded."""
+    accuracy_free: Rate
+    """Of the n items, like `accuracy_grammar`: not that of all answers of the arm."""
+    accuracy_grammar: Rate
     b: int
     """Items that only the free arm got right."""
     c: int
     """Items that only the grammar arm got right."""
-    p: float
-    """Exact McNemar."""
+    p: float | None
+    """Exact McNemar; None where n is 0."""
     delta: float | None
     """Accuracy with the grammar minus accuracy without, (c - b) / n; None where n is 0."""
     low: float | None
-    """95 % bootstrap bound, clustered by source item; None with fewer than two clusters."""
+    """95 % bound, clustered by source item: see `difference_interval`. None with fewer than two."""
     high: float | None
-    agreement: float | None
-    """Share of n for which both arms chose the same option; an unreadable answer equals nothing."""
+    agreement: Rate
+    """Items for which both arms chose the same option; an unreadable answer equals nothing."""
+    forced: Rate
+    """Right with the grammar, of those of the n items whose free answer chose nothing. To choose
+    blindly among the options would be right as often as `forced_chance` says."""
+    forced_chance: float | None
+    """Mean of 1 / options over the items of `forced`; None where there are none."""
 
 
 def score_rows(answers: Iterable[GradedAnswer]) -> list[ScoreRow]:
@@ -163,12 +187,33 @@ def constraint_effects(answers: Iterable[GradedAnswer]) -> list[ConstraintEffect
     return effects
 
 
-def is_at_chance(accuracy: Rate, chance: float | None) -> bool:
-    """Whether an accuracy is not shown to be above guessing: its interval holds chance or lies below.
+def baseline(chance: float | None, majority: float | None, n: int) -> float | None:
+    """What a model that knows nothing gets: chance, or the majority where that is shown to be above.
+
+    In every sample some slot is right most often. That counts only where the interval of the
+    majority's share lies above chance: elsewhere, to have chosen it is luck.
+
+    Args:
+        chance: what guessing gets.
+        majority: what always choosing the most frequent gold slot gets; None = unknown.
+        n: answers that both were computed from.
+    """
+    if chance is None or majority is None or not n:
+        return chance
+    low = wilson(round(majority * n), n).low
+    return majority if low is not None and low > chance else chance
+
+
+def is_at_chance(accuracy: Rate, level: float | None) -> bool:
+    """Whether an accuracy is not shown to be above a level: its interval holds it or lies below.
 
     False where there is nothing to judge.
+
+    Args:
+        accuracy: of the answers that count.
+        level: chance, or what else knowing nothing gets: see `baseline`.
     """
-    return accuracy.low is not None and chance is not None and accuracy.low <= chance
+    return accuracy.low is not None and level is not None and accuracy.low <= level
 
 
 def _score_row(answers: Sequence[GradedAnswer]) -> ScoreRow:
@@ -179,7 +224,8 @@ def _score_row(answers: Sequence[GradedAnswer]) -> ScoreRow:
     readable = [answer for answer in asked if answer.outcome in READABLE]
     is_scored = condition.arm in SCORED_ARMS
     acc_lenient = wilson(_num_right(readable), n)
-    chance = fmean(1 / answer.num_options for answer in asked) if asked else None
+    chance, majority = _chance(asked), _majority(asked)
+    taxes, masses = (_measured(asked, name) for name in ("tax_nats", "label_mass"))
     return ScoreRow(
         model=condition.model,
         dataset=condition.dataset,
@@ -199,10 +245,12 @@ def _score_row(answers: Sequence[GradedAnswer]) -> ScoreRow:
         acc_given_valid=wilson(_num_right(readable), len(readable)),
         coverage=len(readable) / n if n else None,
         chance=chance,
-        majority=_majority(asked),
-        median_tax_nats=_summarise(median, asked, "tax_nats"),
-        mean_label_mass=_summarise(fmean, asked, "label_mass"),
-        at_chance=is_at_chance(acc_lenient, chance),
+        majority=majority,
+        median_tax_nats=median(taxes) if taxes else None,
+        mean_label_mass=fmean(masses) if masses else None,
+        at_chance=is_at_chance(acc_lenient, baseline(chance, majority, n)),
+        tax_interval=median_interval(taxes),
+        label_mass_interval=mean_interval(masses, 0.0, 1.0),
     )
 
 
@@ -211,11 +259,13 @@ def _effect(
 ) -> ConstraintEffect:
     condition = pairs[0][0]
     kept = [pair for pair in pairs if not any(answer.outcome in NOT_ASKED for answer in pair)]
-    n = len(kept)
-    differences = [int(grammar.correct) - int(free.correct) for free, grammar in kept]
-    b, c = differences.count(-1), differences.count(1)
+    n, clusters = len(kept), [free.group_id for free, _ in kept]
+    rights = [(free.correct, grammar.correct) for free, grammar in kept]
+    b, c = rights.count((True, False)), rights.count((False, True))
+    free_right, grammar_right = [free for free, _ in rights], [grammar for _, grammar in rights]
     rng = np.random.default_rng(derive_seed("constraint_effect", *map(str, key)))
-    interval = bootstrap_mean_difference(differences, [free.group_id for free, _ in kept], rng)
+    interval = difference_interval(free_right, grammar_right, clusters, rng)
+    forced = [grammar for free, grammar in kept if free.outcome not in READABLE]
     return ConstraintEffect(
         model=condition.model,
         dataset=condition.dataset,
@@ -226,13 +276,17 @@ def _effect(
         format=condition.format,
         n=n,
         excluded=len(pairs) - n,
+        accuracy_free=wilson(sum(free_right), n),
+        accuracy_grammar=wilson(sum(grammar_right), n),
         b=b,
         c=c,
-        p=mcnemar(b, c),
+        p=mcnemar(b, c) if n else None,
         delta=(c - b) / n if n else None,
         low=interval.low,
         high=interval.high,
-        agreement=sum(_is_same(*pair) for pair in kept) / n if n else None,
+        agreement=wilson(sum(_is_same(*pair) for pair in kept), n),
+        forced=wilson(_num_right(forced), len(forced)),
+        forced_chance=_chance(forced),
     )
 
 
@@ -276,6 +330,10 @@ def _count_outcomes(answers: Iterable[GradedAnswer]) -> Mapping[str, int]:
     return {name.value: counts[name] for name in Outcome if counts[name]}
 
 
+def _chance(answers: Sequence[GradedAnswer]) -> float | None:
+    return fmean(1 / answer.num_options for answer in answers) if answers else None
+
+
 def _majority(answers: Sequence[GradedAnswer]) -> float | None:
     if not answers:
         return None
@@ -283,9 +341,6 @@ def _majority(answers: Sequence[GradedAnswer]) -> float | None:
     return most / len(answers)
 
 
-def _summarise(
-    statistic: Callable[[list[float]], float], answers: Iterable[GradedAnswer], name: str
-) -> float | None:
+def _measured(answers: Iterable[GradedAnswer], name: str) -> list[float]:
     values = [answer.stats.get(name) for answer in answers]
-    numbers = [float(value) for value in values if isinstance(value, int | float)]
-    return statistic(numbers) if numbers else None
+    return [float(value) for value in values if isinstance(value, int | float)]

@@ -21,12 +21,14 @@ from medlocal.evals.pairing import (
     answered_twice,
     by_variant,
     grouped,
+    has_enough_clusters,
     is_counted,
     seeded,
 )
 from medlocal.evals.perturb import ORIGINAL, parse_variant
 from medlocal.evals.scoring import GradedAnswer
 from medlocal.evals.stats import (
+    Interval,
     Rate,
     bootstrap_mean_difference,
     percentile_interval,
@@ -102,7 +104,8 @@ class Interaction(Subject):
     """delta_both - (delta_first + delta_second): below 0, the two together harm more than the sum.
     Near 0 or 100 % accuracy it is drawn towards the middle, because there is nothing left to lose."""
     low: float | None
-    """95 % bootstrap bound of the interaction, clustered by source item; None with fewer than two."""
+    """95 % bootstrap bound of the interaction, clustered by source item; None where fewer than six
+    source items differ from the sum: an interval from so few leaves out 0 too easily."""
     high: float | None
 
 
@@ -226,8 +229,11 @@ def _interaction(
     rights = np.array([[answer.correct for answer in four] for four in kept], dtype=np.int64)
     sums = rights.reshape(n, len(names)).sum(axis=0)
     extra = rights.reshape(n, len(names)) @ np.array([1, -1, -1, 1])
+    clusters = [four[0].group_id for four in kept]
     rng = seeded("interaction", *subject.values(), both, str(verified))
-    interval = bootstrap_mean_difference(extra, [four[0].group_id for four in kept], rng)
+    interval = Interval(None, None)
+    if has_enough_clusters(extra.tolist(), clusters):
+        interval = bootstrap_mean_difference(extra, clusters, rng)
     deltas = [int(total - sums[0]) / n if n else None for total in sums[1:]]
     return Interaction(
         **subject,

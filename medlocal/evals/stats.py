@@ -64,7 +64,7 @@ def wilson(hits: int, n: int) -> Rate:
         raise ValueError(f"{hits} of {n} is no share")
     if n == 0:
         return Rate(None, None, None, 0)
-    low, high = _wilson_bounds(hits / n, n)
+    low, high = wilson_bounds(hits / n, n)
     return Rate(hits / n, low, high, n)
 
 
@@ -89,8 +89,19 @@ def clustered_wilson(hits: int, cluster_sizes: Sequence[int]) -> Rate:
     if n == 0:
         return Rate(None, None, None, 0)
     share = hits / n
-    low, high = _wilson_bounds(share, n * n / sum(size * size for size in cluster_sizes))
+    low, high = wilson_bounds(share, n * n / sum(size * size for size in cluster_sizes))
     return Rate(share, low, high, n)
+
+
+def wilson_bounds(share: float, n: float) -> tuple[float, float]:
+    """Both bounds of the Wilson interval of a share, for an n above 0 that need not be whole."""
+    z2 = _quantile(1 - (1 - CONFIDENCE) / 2) ** 2
+    centre = share + z2 / (2 * n)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n)
+    # At the ends one bound is exact; rounding would leave it some 1e-17 beside.
+    low = 0.0 if share == 0 else (centre - half) / (1 + z2 / n)
+    high = 1.0 if share == 1 else (centre + half) / (1 + z2 / n)
+    return low, high
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -244,9 +255,7 @@ def required_items(difference: float, discordance: float) -> int:
 
 
 def smallest_detectable_difference(n: int, discordance: float) -> float | None:
-    """The smallest difference in accuracy that n paired items show: `required_items` solved for δ.
-
-    Squaring √n·δ − z₀.₉₇₅·√d = z₀.₈·√(d − δ²) gives a quadratic in δ, whose larger root is meant.
+    """The smallest difference in accuracy that n paired items show at an assumed discordance.
 
     Args:
         n: paired items.
@@ -255,27 +264,32 @@ def smallest_detectable_difference(n: int, discordance: float) -> float | None:
     Returns:
         The difference; None where n is too small for any difference that this discordance allows.
     """
-    alpha2, beta2 = _quantile(1 - SIGNIFICANCE / 2) ** 2, _quantile(POWER) ** 2
-    if n + beta2 < alpha2:
-        return None
-    root = math.sqrt(alpha2 * n) + math.sqrt(beta2 * (n + beta2 - alpha2))
-    difference = math.sqrt(discordance) * root / (n + beta2)
+    difference = detectable_difference(n, discordance)
     return difference if 0 < difference <= discordance else None
+
+
+def detectable_difference(n: int, discordance: float, significance: float = SIGNIFICANCE) -> float:
+    """`required_items` solved for δ, whether or not the discordance allows such a difference.
+
+    Squaring √n·δ − z·√d = z₀.₈·√(d − δ²) gives a quadratic in δ, whose larger root is meant.
+
+    Args:
+        n: paired items.
+        discordance: d, the share of items that exactly one of the two gets right.
+        significance: level of the two-sided test, which gives z.
+
+    Returns:
+        The difference; infinite where n is too small for any.
+    """
+    alpha2, beta2 = _quantile(1 - significance / 2) ** 2, _quantile(POWER) ** 2
+    if n + beta2 < alpha2:
+        return math.inf
+    root = math.sqrt(alpha2 * n) + math.sqrt(beta2 * (n + beta2 - alpha2))
+    return math.sqrt(discordance) * root / (n + beta2)
 
 
 def _quantile(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
-
-
-def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
-    """Both bounds, for an n that need not be whole."""
-    z2 = _quantile(1 - (1 - CONFIDENCE) / 2) ** 2
-    centre = share + z2 / (2 * n)
-    half = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * n)) / n)
-    # At the ends one bound is exact; rounding would leave it some 1e-17 beside.
-    low = 0.0 if share == 0 else (centre - half) / (1 + z2 / n)
-    high = 1.0 if share == 1 else (centre + half) / (1 + z2 / n)
-    return low, high
 
 
 def _cluster_totals(values: NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:

@@ -18,13 +18,15 @@ Cell = tuple[str, ...]
 _Scored = TypeVar("_Scored", ScoreRow, ConstraintEffect)
 
 AT_CHANCE_MARK = "*"
-AT_CHANCE_NOTE = f"{AT_CHANCE_MARK} not shown to be above chance"
+AT_CHANCE_NOTE = (
+    f"{AT_CHANCE_MARK} not shown to be above chance, or above the majority where that is higher"
+)
 LEGEND = (
     "Rates with 95 % Wilson intervals. Strict: the whole output is the form; lenient: or exactly one"
     " option can be read. Chance: guessing; majority: always the most frequent gold label.",
     "free: greedy text; grammar: the same prompt, tokens masked by the form; label, cloze: options"
     " scored, nothing generated. Engine errors and masks not applied are not in n. Intervals and p"
-    " are per row, not corrected for the number of rows.",
+    " are per row, and not corrected for the number of rows unless it is said.",
 )
 
 _NOT_FOR_READING = frozenset({"system"})
@@ -116,24 +118,33 @@ def effect_tables(effects: Sequence[ConstraintEffect]) -> list[Table]:
             headers=_EFFECT_HEADERS,
             rows=tuple(_effect_cells(effect) for effect in group),
             num_names=1,
+            note=left_out((wording.clean(effect.format), effect.excluded) for effect in group),
         )
         for group in by_condition(effects)
     ]
 
 
+def left_out(counts: Iterable[tuple[str, int]]) -> str:
+    """Which rows of pairs lack some because an answer does not count; "" = none."""
+    told = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+    return f"Not in n, because one of the two answers does not count: {told}." if told else ""
+
+
 def by_condition(rows: Iterable[_Scored]) -> list[list[_Scored]]:
-    """The rows in groups that share language, model, data set, variant and prompt; language first."""
+    """The rows in groups that share language, model, data set, variant, its verification and prompt."""
 
     def key(row: _Scored) -> tuple[str, ...]:
         original_first = "" if row.variant == "original" else row.variant
-        return (row.language, row.model, row.dataset, original_first, row.prompt)
+        verified_first = "" if row.verified else "unverified"
+        return row.language, row.model, row.dataset, original_first, verified_first, row.prompt
 
     return [list(group) for _, group in groupby(sorted(rows, key=key), key)]
 
 
 def condition_of(row: ScoreRow | ConstraintEffect) -> str:
     """What the rows of a table share: "Spanish · demo · starter · original · plain-0"."""
-    names = (wording.language(row.language), row.model, row.dataset, row.variant, row.prompt)
+    variant = row.variant if row.verified else f"{row.variant} (unverified)"
+    names = (wording.language(row.language), row.model, row.dataset, variant, row.prompt)
     return " · ".join(wording.clean(name) for name in names)
 
 
@@ -199,6 +210,6 @@ def _effect_cells(effect: ConstraintEffect) -> tuple[Cell, ...]:
         (wording.points_interval(effect.low, effect.high),),
         (f"{effect.b:,}",),
         (f"{effect.c:,}",),
-        (wording.p_value(effect.p).removeprefix("= "),),
-        (wording.percent(effect.agreement),),
+        p_cell(effect.p),
+        rate_cell(effect.agreement),
     )

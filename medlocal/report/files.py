@@ -47,9 +47,10 @@ SCORE_COLUMNS = (
 """Of `scores_csv`. `num_valid` is the denominator of `acc_given_valid`, n that of all other shares."""
 VARIANT_COLUMNS = (
     *("model", "dataset", "language", "prompt", "format", "arm", "variant", "family", "verified"),
-    *("n", "excluded", "unpaired"),
+    *("n", "excluded", "unpaired", "num_verbatim"),
     *_with_bounds(("accuracy", "original", "delta")),
-    *("right_to_wrong", "wrong_to_right", "wrong_to_other", "num_unread"),
+    *("chance", "original_chance"),
+    *("right_to_wrong", "wrong_to_right", "wrong_to_other", "num_unread", "num_unread_both"),
     *_with_bounds(("flip_rate",)),
     *("p", "p_holm"),
 )
@@ -191,7 +192,8 @@ def scores_latex(report: Report) -> str:
     character that LaTeX does not know by name stands as its number (U+03B1).
     """
     originals = [row for row in report.rows if row.variant == ORIGINAL]
-    positions = {_subject(bias): bias for bias in report.positions}
+    moved = {_subject(effect) for effect in report.variants if effect.family == "order"}
+    positions = {_subject(bias): bias for bias in report.positions if _subject(bias) in moved}
     tables = [
         _score_table(rows, f"tab:medlocal-accuracy-{number}")
         for number, rows in enumerate(_by_condition(originals), start=1)
@@ -231,7 +233,7 @@ def _by_condition(rows: Iterable[_Asked]) -> list[list[_Asked]]:
     return [list(group) for _, group in groupby(ordered, key)]
 
 
-def _subject(row: Robustness | PositionBias) -> tuple[str, ...]:
+def _subject(row: Robustness | PositionBias | VariantEffect) -> tuple[str, ...]:
     return tuple(getattr(row, name) for name in SUBJECT)
 
 
@@ -242,7 +244,7 @@ def _score_table(rows: Sequence[ScoreRow], label: str) -> _LatexTable:
         " option can be read) and strict form (the whole answer is in the form that was demanded),"
         f" in \\% of $n$ questions with 95\\,\\% Wilson intervals; $n$ = {_span(row.n for row in rows)}."
         " Chance: guessing; majority: always the most frequent right label."
-        " $^{*}$: not shown to be above chance. Engine errors and masks that did not act are not in $n$."
+        " $^{*}$: not shown to be above chance, or above the majority where that is higher. Engine errors and masks that did not act are not in $n$."
     )
     headers = ("Model", "Format", "Arm", "$n$", "Accuracy", "Chance", "Majority", "Strict form")
     return _LatexTable(label, caption, "lllrrrrr", headers, tuple(map(_score_cells, rows)))
@@ -263,14 +265,14 @@ def _score_cells(row: ScoreRow) -> tuple[str, ...]:
 def _robustness_table(
     rows: Sequence[Robustness], positions: Mapping[tuple[str, ...], PositionBias], label: str
 ) -> _LatexTable:
-    variants = _span(len(row.variants) for row in rows)
+    variants = _span(number for row in rows for number in (row.fewest, row.most))
     caption = (
-        f"Robustness, {_condition(rows[0])}, over {variants} variants of each question, the original"
+        f"Robustness, {_condition(rows[0])}, over {variants} wordings of each question, the original"
         " included. ReAcc: questions answered right in all their variants; ReCon: with the same"
         f" option in all; worst: the variant with the lowest accuracy; in \\% of $n$ questions with 95\\,\\%"
         f" Wilson intervals; $n$ = {_span(row.n for row in rows)}. RStd: standard deviation of the recall"
         " over the places of the right option, in percentage points with a 95\\,\\% bootstrap interval"
-        " clustered by question; 0 = no preference for a place."
+        " clustered by question, where options were moved; it is above 0 by chance too."
     )
     headers = (
         "Model",

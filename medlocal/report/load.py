@@ -15,6 +15,9 @@ from medlocal.evals.spread import interactions, prompt_spreads
 from medlocal.report.results import ModelPair, Report, RunFacts
 from medlocal.store import Result, RunRow, Store
 
+_HASH_LENGTH = 64
+"""Of a SHA-256 in hexadecimal: that of the messages stands first in a job's `question`."""
+
 
 def load_report(store: Store, *run_ids: str) -> Report:
     """The report of one or more runs as far as they are graded by this version of the grader.
@@ -152,6 +155,7 @@ def _graded(result: Result) -> GradedAnswer:
         meaning=_meaning(grade.slot, grade.content, variant),
         key=job.key,
         question=job.question,
+        messages=job.question[:_HASH_LENGTH],
     )
 
 

@@ -183,7 +183,7 @@ def _shares(split: AnswerSplit) -> tuple[float, ...]:
 def _bars_table(title: str, splits: Sequence[AnswerSplit]) -> Table:
     return Table(
         title=f"Transformed answers, {title}",
-        headers=heads("model | variant | n | " + " | ".join(_PARTS)),
+        headers=heads("model | variant | n | right in the original | " + " | ".join(_PARTS)),
         rows=tuple(_bar_cells(split) for split in splits),
         num_names=2,
         note="Unread: no option could be read. Of the original, a right answer counts in any form.",
@@ -194,6 +194,7 @@ def _bar_cells(split: AnswerSplit) -> tuple[Cell, ...]:
     return (
         *names(split.model, _variant(split)),
         (f"{split.n:,}",),
+        rate_cell(split.original),
         rate_cell(split.right),
         rate_cell(split.wrong_form),
         rate_cell(split.wrong_knowledge),

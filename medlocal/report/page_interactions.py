@@ -42,7 +42,8 @@ def interactions_section(report: Report, given: Names) -> Section | None:
     lead = (
         "Two perturbations at once against the sum of what each does alone: Δ of both − (Δ of the"
         " first + Δ of the second), in points. Left of 0: together they harm more than the sum. An"
-        " interval that holds 0 shows no interaction; intervals are per row, not corrected."
+        " interval that holds 0 shows no interaction; intervals are per row, not corrected, and there is"
+        " none where fewer than six questions differ from the sum."
     )
     return Section("interactions", "Two steps together", lead, tuple(parts)) if parts else None
 

@@ -40,12 +40,22 @@ STATISTICS = (
     (
         "interval of a difference",
         "95 % percentile bootstrap of paired differences, 10,000 resamples, clustered by source item:"
-        " translations, variants and prompts of one question are drawn together.",
+        " translations, variants and prompts of one question are drawn together. Where no resample"
+        " differs, as where both got the same questions right: Newcombe’s interval for paired shares.",
     ),
     ("p", "Exact McNemar test on the questions that only one of two conditions got right."),
     ("p (Holm)", "The same, corrected for the number of tests in a family (Holm)."),
+    (
+        "p over all data sets",
+        "Exact test of the same question for all answers together: in each source item the two models"
+        " are exchanged or not. With one answer to each question it is McNemar’s.",
+    ),
     ("chance", "What guessing gets: the mean of 1 / number of options."),
-    ("majority", "What always choosing the most frequent right place would get."),
+    (
+        "majority",
+        "What always choosing the most frequent right place would get. Where it is shown to be above"
+        " chance, an accuracy must be above it too before it is said to be above chance.",
+    ),
     ("right in all variants", "ReAcc: share of questions answered right in every variant."),
     (
         "same option in all variants",
@@ -58,7 +68,8 @@ STATISTICS = (
     ),
     (
         "could show",
-        "The smallest difference that so many questions show with 80 % power at the 5 % level.",
+        "The smallest true difference that the test would have shown with 80 % power at the 5 % level,"
+        " corrected as its p is, from the number of questions and how many only one got right.",
     ),
 )
 

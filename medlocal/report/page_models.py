@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from medlocal.evals.comparing import ComparisonRow, PooledRow
+from medlocal.evals.comparing import ComparisonRow, OverallRow, PooledRow
 from medlocal.report import wording
 from medlocal.report.blocks import Cell, Table
 from medlocal.report.page_parts import (
@@ -19,7 +19,7 @@ from medlocal.report.page_parts import (
     points_cell,
     rate_cell,
 )
-from medlocal.report.pairs import verdict_sentence
+from medlocal.report.pairs import overall_rows, overall_sentence, verdict_sentence
 from medlocal.report.plots import DotRow, Estimate, difference_axis, dot_plot
 from medlocal.report.results import ModelPair, Report
 
@@ -30,7 +30,7 @@ def comparison_section(report: Report, given: Names) -> Section | None:
     lead = (
         "Only questions that both models answered, asked in the same way. “Better” is said of the"
         " model that a heading names first; differences are in percentage points. “No difference"
-        " shown” is not “equal”: it is said beside it how large a difference could have been shown."
+        " shown” is not “equal”: it is said beside it how large a true difference would have been shown."
     )
     return Section("models", "Model against model", lead, tuple(parts)) if parts else None
 
@@ -40,7 +40,9 @@ def _pair_part(pair: ModelPair, given: Names) -> Part:
     title = f"{second} against {first}"
     compared = pair.comparison
     rows = [row for row in compared.rows if row.n]
-    lines = [*_verdicts(rows), *_pooled_verdicts(compared.pooled), *pair.notes]
+    together = overall_rows(pair)
+    lines = [*_overall_verdicts(together), *_verdicts(rows)]
+    lines += [*_pooled_verdicts(compared.pooled), *pair.notes]
     if compared.only_first or compared.only_second or compared.different:
         lines.append(
             f"Left out: {compared.only_first:,} answers of {first} and {compared.only_second:,} of"
@@ -61,6 +63,13 @@ def _verdicts(rows: Sequence[ComparisonRow]) -> list[str]:
     return [verdict_sentence(found[0]) for _, found in by_place(rows)]
 
 
+def _overall_verdicts(rows: Sequence[OverallRow]) -> list[str]:
+    """A sentence per language: the format and arm that comes first, over all data sets."""
+    languages = dict.fromkeys(row.language for row in rows)
+    firsts = (next(row for row in rows if row.language == language) for language in languages)
+    return [overall_sentence(row) for row in firsts]
+
+
 def _pooled_verdicts(rows: Sequence[PooledRow]) -> list[str]:
     said = []
     for language in dict.fromkeys(row.language for row in rows):
@@ -68,10 +77,12 @@ def _pooled_verdicts(rows: Sequence[PooledRow]) -> list[str]:
         if not row.n:
             continue
         how = f"{wording.clean(row.format)}/{wording.clean(row.arm)}"
+        p = "" if row.p is None else f", p {wording.p_value(row.p)}"
         said.append(
-            f"Over all variants and prompts in {wording.language(language)}, {how}: {row.verdict}"
-            f" ({wording.points(row.delta)} points, {wording.points_interval(row.low, row.high)};"
-            f" {row.n:,} pairs from {row.num_items:,} questions)."
+            f"Over all data sets, prompts and variants that keep the answer in"
+            f" {wording.language(language)}, {how}: {row.verdict}"
+            f" ({wording.points(row.delta)} points, {wording.points_interval(row.low, row.high)}{p};"
+            f" {row.n:,} pairs of answers to {row.num_items:,} questions)."
         )
     return said
 
@@ -107,21 +118,30 @@ def _pair_figure(models: tuple[str, str], rows: Sequence[ComparisonRow], given: 
             *((f"{model} right",) for model in models),
             *heads("points (95 % interval) | lost | gained | p (Holm)"),
             *((f"{model} in the form",) for model in models),
-            *heads("same answer | could show"),
+            *heads("same answer | could show | not in n"),
         ),
         rows=tuple(_comparison_cells(row, is_one_set=is_one_set) for row in rows),
         num_names=5,
-        note=f"Lost, gained: right of {first} only, of {second} only. Could show: the smallest difference that n questions show with 80 % power at the 5 %"
-        " level, in points, not corrected for the number of sets.",
+        note=_note(first, second, rows),
     )
     numbers = count_range(row.n for row in rows)
     caption = f"{title}, n = {numbers} questions per dot. Right of 0: {second} is better."
     return Figure(dot_plot(titled, [axis], groups, [title]), caption, table)
 
 
+def _note(first: str, second: str, rows: Sequence[ComparisonRow]) -> str:
+    num_tests = max(row.num_tests for row in rows)
+    corrected = f", corrected for {num_tests} data sets as p is" if num_tests > 1 else ""
+    return (
+        f"Lost, gained: right of {first} only, of {second} only. Could show: the smallest true difference"
+        f" that would have been shown with 80 % power{corrected}, in points. Not in n: one of the two"
+        " answers does not count."
+    )
+
+
 def _comparison_cells(row: ComparisonRow, *, is_one_set: bool) -> tuple[Cell, ...]:
     where = place(row.language, row.dataset, is_one_set=is_one_set)
-    smallest = wording.ABSENT if row.smallest is None else f"{100 * row.smallest:.1f}"
+    smallest = wording.ABSENT if row.smallest is None else wording.points_size(row.smallest)
     return (
         *names(where, row.format, row.arm, row.prompt, row.verdict),
         (f"{row.n:,}",),
@@ -133,8 +153,9 @@ def _comparison_cells(row: ComparisonRow, *, is_one_set: bool) -> tuple[Cell, ..
         p_cell(row.p_holm),
         rate_cell(row.fcr_first),
         rate_cell(row.fcr_second),
-        (wording.percent(row.agreement.value),),
+        rate_cell(row.agreement),
         (smallest,),
+        (f"{row.excluded:,}",),
     )
 
 
@@ -145,9 +166,11 @@ def _pooled_table(models: tuple[str, str], rows: Iterable[PooledRow]) -> tuple[T
             *names(wording.language(row.language), row.format, row.arm, row.verdict),
             (f"{row.n:,}",),
             (f"{row.num_items:,}",),
-            (wording.percent(row.accuracy_first),),
-            (wording.percent(row.accuracy_second),),
+            rate_cell(row.accuracy_first),
+            rate_cell(row.accuracy_second),
             points_cell(row.delta, row.low, row.high),
+            p_cell(row.p),
+            (f"{row.excluded:,}",),
         )
         for row in rows
         if row.n
@@ -157,8 +180,12 @@ def _pooled_table(models: tuple[str, str], rows: Iterable[PooledRow]) -> tuple[T
     headers = (
         *heads("language | format | arm | verdict | pairs | questions"),
         *((f"{model} right",) for model in models),
-        *heads("points (95 % interval)"),
+        *heads("points (95 % interval) | p | not in n"),
     )
-    note = "The interval is clustered by question: its variants and prompts are not independent."
-    title = f"{second} against {first}"
-    return (Table(f"{title}, all data sets, variants and prompts", headers, cells, 4, note),)
+    note = (
+        "Intervals and p are clustered by question: its variants and prompts are not independent. p:"
+        " exact, as if the two models could be exchanged question by question. Left out: two steps,"
+        " changed answers, the hidden question, parallel questions."
+    )
+    title = f"{second} against {first}, all data sets, prompts and variants that keep the answer"
+    return (Table(title, headers, cells, 4, note),)

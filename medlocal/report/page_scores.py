@@ -90,13 +90,13 @@ def _accuracy_table(title: str, rows: Sequence[ScoreRow]) -> Table:
         "model | format | arm | n | right | chance | majority | in the form | "
         "readable | right of the readable | not in n"
     )
-    note = AT_CHANCE_NOTE if any(row.at_chance for row in rows) else ""
+    note = f"{AT_CHANCE_NOTE}. " if any(row.at_chance for row in rows) else ""
     return Table(
         title=f"Accuracy and format, {title}, with 95 % Wilson intervals",
         headers=headers,
         rows=tuple(map(_accuracy_cells, rows)),
         num_names=3,
-        note=f"{note}. Majority: always the most frequent right place." if note else "",
+        note=f"{note}Majority: always choosing the most frequent right place.",
     )
 
 
@@ -110,7 +110,7 @@ def _accuracy_cells(row: ScoreRow) -> tuple[Cell, ...]:
         (wording.percent(row.majority),),
         rate_cell(row.fcr_strict),
         rate_cell(row.fcr_lenient),
-        rate_cell(row.acc_given_valid),
+        (*rate_cell(row.acc_given_valid), f"n = {row.acc_given_valid.n:,}"),
         (f"{row.excluded:,}",),
     )
 
@@ -118,42 +118,33 @@ def _accuracy_cells(row: ScoreRow) -> tuple[Cell, ...]:
 def constraint_section(report: Report, given: Names) -> Section | None:
     """What the grammar did to accuracy."""
     effects = [e for e in report.effects if e.variant == ORIGINAL and e.n]
-    rows = {_key(row): row for row in report.rows if row.variant == ORIGINAL}
     parts = []
     for title, found in by_place(effects):
         prompt = main_prompt(found)
         shown = [effect for effect in found if effect.prompt == prompt]
-        pairs = [
-            (effect, rows[*_key(effect), "free"], rows[*_key(effect), "grammar"])
-            for effect in shown
-        ]
-        parts.append(Part(title, figures=(_slope_figure(title, pairs, report.models, given),)))
+        parts.append(Part(title, figures=(_slope_figure(title, shown, report.models, given),)))
     lead = (
         "The same prompt answered freely (left) and with a grammar that lets only the demanded form"
-        " through (right). A line that rises: the form cost right answers. A line that falls: forcing"
-        " the form makes the model answer worse than it knows."
+        " through (right), on the questions that have an answer in both. A line that rises: more is"
+        " right with the grammar, such as answers that could not be read when free. Some of those may be"
+        " luck, for whatever is forced into the form is right as often as guessing is; the numbers say"
+        " how many are. A line that falls: forcing the form makes the model answer worse than it does"
+        " freely."
     )
     return Section("grammar", "Free against grammar", lead, tuple(parts)) if parts else None
 
 
-_Pair = tuple[ConstraintEffect, ScoreRow, ScoreRow]
-
-
-def _key(row: ScoreRow | ConstraintEffect) -> tuple[str, ...]:
-    key = (row.model, row.dataset, row.language, row.prompt, row.format)
-    return (*key, row.arm) if isinstance(row, ScoreRow) else key
-
-
 def _slope_figure(
-    title: str, pairs: Sequence[_Pair], models: Sequence[str], given: Names
+    title: str, effects: Sequence[ConstraintEffect], models: Sequence[str], given: Names
 ) -> Figure:
-    by_key = {(effect.format, effect.model): (free, bound) for effect, free, bound in pairs}
+    by_key = {(effect.format, effect.model): effect for effect in effects}
     panels = []
-    for form in dict.fromkeys(effect.format for effect, _, _ in pairs):
+    for form in dict.fromkeys(effect.format for effect in effects):
         lines: list[tuple[Estimate, Estimate] | None] = []
         for model in models:
             found = by_key.get((form, model))
-            ends = [estimate(row.acc_lenient) for row in found] if found else [None, None]
+            rates = (found.accuracy_free, found.accuracy_grammar) if found else (None, None)
+            ends = [estimate(rate) for rate in rates]
             lines.append((ends[0], ends[1]) if ends[0] and ends[1] else None)
         panels.append((wording.clean(form), lines))
     titled = given.titled(
@@ -161,33 +152,37 @@ def _slope_figure(
         "One panel per format, one line per model from the accuracy of free answers to that of"
         " answers masked by the grammar. The table has the numbers.",
     )
-    numbers = count_range(effect.n for effect, _, _ in pairs)
+    numbers = count_range(effect.n for effect in effects)
     caption = f"{title}. Accuracy, n = {numbers} questions per line; whiskers are 95 % intervals."
     table = Table(
         title=f"Grammar minus free, {title}, paired by question",
         headers=heads(
             "model | format | n | free | grammar | points (95 % interval) | lost | "
-            "gained | McNemar p | same answer"
+            "gained | McNemar p | same answer | forced: right | forced: guessing | not in n"
         ),
-        rows=tuple(map(_effect_cells, pairs)),
+        rows=tuple(map(_effect_cells, effects)),
         num_names=2,
-        note="Lost: right only when free. Gained: right only with the grammar. p is per row.",
+        note="Lost: right only when free. Gained: right only with the grammar. p is per row. Forced: the"
+        " questions whose free answer could not be read. Not in n: one of the two answers does not"
+        " count.",
     )
     return Figure(slope_plot(titled, ("free", "grammar"), panels, models), caption, table)
 
 
-def _effect_cells(pair: _Pair) -> tuple[Cell, ...]:
-    effect, free, bound = pair
+def _effect_cells(effect: ConstraintEffect) -> tuple[Cell, ...]:
     return (
         *names(effect.model, effect.format),
         (f"{effect.n:,}",),
-        rate_cell(free.acc_lenient),
-        rate_cell(bound.acc_lenient),
+        rate_cell(effect.accuracy_free),
+        rate_cell(effect.accuracy_grammar),
         points_cell(effect.delta, effect.low, effect.high),
         (f"{effect.b:,}",),
         (f"{effect.c:,}",),
         p_cell(effect.p),
-        (wording.percent(effect.agreement),),
+        rate_cell(effect.agreement),
+        (*rate_cell(effect.forced), f"n = {effect.forced.n:,}"),
+        (wording.percent(effect.forced_chance),),
+        (f"{effect.excluded:,}",),
     )
 
 

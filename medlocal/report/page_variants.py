@@ -78,10 +78,12 @@ def _changes(effects: Sequence[VariantEffect]) -> list[str]:
     shown = [e for e in tested if e.p_holm is not None and e.p_holm < SIGNIFICANCE]
     said = (
         f"{len(shown):,} of {len(tested):,} changes by verified variants are shown, over all models,"
-        " formats and arms."
+        " formats and arms. The correction is within each family of variants, so that of many families"
+        " without any effect about one in twenty would show one."
     )
-    if shown:
-        worst = min(shown, key=lambda effect: (effect.delta or 0.0, effect.variant))
+    losses = [effect for effect in shown if effect.delta is not None and effect.delta < 0]
+    if losses:
+        worst = min(losses, key=lambda effect: (effect.delta, effect.variant))
         how = f"{wording.clean(worst.model)}, {called(condition(worst), worst.prompt)}"
         said += (
             f" The largest loss: {worst.variant}, {wording.points(worst.delta)} points"
@@ -156,13 +158,15 @@ def _effects_table(
     return Table(
         title=f"Each variant against the original, {title}",
         headers=heads(
-            "variant | family | checked | model | how | n | original | variant | points (95 %"
-            " interval) | right→wrong | wrong→right | wrong→other | unread | p | p (Holm)"
+            "variant | family | checked | model | how | n | original | variant | chance | points"
+            " (95 % interval) | right→wrong | wrong→right | wrong→other | unread | p | p (Holm)"
         ),
         rows=tuple(_effect_cells(effect, prompt) for effect in ordered),
         num_names=5,
         note="Paired by question; intervals of the change are bootstrapped, clustered by question."
-        " wrong→other: wrong in both, with another option. unread: no option could be read.",
+        " wrong→other: wrong in both, with another option, or with one that could be read in one of them"
+        " only. unread: no option could be read. chance: of guessing, in the original → in the variant"
+        " where they differ. Questions that a variant asks as the original does are left out.",
     )
 
 
@@ -180,11 +184,17 @@ def _effect_cells(effect: VariantEffect, prompt: str) -> tuple[Cell, ...]:
         (f"{effect.n:,}",),
         rate_cell(effect.original),
         rate_cell(effect.accuracy),
+        (_chance(effect),),
         points_cell(effect.delta, effect.low, effect.high),
         *((f"{count:,}",) for count in counts),
         p_cell(effect.p),
         p_cell(effect.p_holm),
     )
+
+
+def _chance(effect: VariantEffect) -> str:
+    chance, before = wording.percent(effect.chance), wording.percent(effect.original_chance)
+    return chance if chance == before else f"{before} → {chance}"
 
 
 def _robustness_part(title: str, rows: Sequence[Robustness], report: Report) -> Part:
@@ -212,7 +222,8 @@ def _robustness_table(title: str, rows: Sequence[Robustness], prompt: str) -> Ta
         rows=tuple(_robustness_cells(row, prompt) for row in rows),
         num_names=3,
         note="Over the original and all verified variants of one step, without those that change the"
-        " answer and without hidden. An answer that cannot be read equals nothing.",
+        " answer and without hidden, on questions whose answers all count. An answer that cannot be read"
+        " equals nothing.",
     )
     return compact(table)
 

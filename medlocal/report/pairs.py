@@ -5,10 +5,18 @@ Pure. What is compared, and what the verdict is, stands in the comparison; here 
 
 from collections.abc import Sequence
 
-from medlocal.evals.comparing import ComparisonRow, PooledRow
+from medlocal.evals.comparing import ComparisonRow, OverallRow, PooledRow
 from medlocal.report import wording
-from medlocal.report.blocks import Block, Cell, Heading, Lines, Table, p_cell, rate_cell
+from medlocal.report.blocks import Block, Cell, Heading, Lines, Table, left_out, p_cell, rate_cell
 from medlocal.report.results import ModelPair
+
+_COMPARISON_NOTE = (
+    "p: exact McNemar, corrected over the data sets. Intervals are clustered by question."
+)
+_POOLED_NOTE = (
+    "Answers to one question are not independent: intervals and verdict are clustered by question."
+    " Two steps, changed answers, the hidden question and parallel questions are left out."
+)
 
 
 def pair_blocks(pairs: Sequence[ModelPair]) -> list[Block]:
@@ -17,47 +25,69 @@ def pair_blocks(pairs: Sequence[ModelPair]) -> list[Block]:
     for pair in pairs:
         first, second = wording.clean(pair.first), wording.clean(pair.second)
         found.append(Heading(f"{second} against {first}", level=3))
-        found.append(Lines((*map(verdict_sentence, pair.comparison.rows), *_left_over(pair))))
-        if pair.comparison.rows:
+        rows = pair.comparison.rows
+        verdicts = (*map(overall_sentence, overall_rows(pair)), *map(verdict_sentence, rows))
+        found.append(Lines((*verdicts, *_left_over(pair))))
+        if rows:
             found.append(_comparison_table(pair))
         if pair.comparison.pooled and _has_more(pair):
             found.append(_pooled_table(pair))
     return found
 
 
+def overall_rows(pair: ModelPair) -> list[OverallRow]:
+    """Several data sets together, under the prompts that their rows are shown under."""
+    shown = {(row.language, row.format, row.arm, row.prompt) for row in pair.comparison.rows}
+    return [
+        row
+        for row in pair.comparison.overall
+        if len(row.datasets) > 1 and (row.language, row.format, row.arm, row.prompt) in shown
+    ]
+
+
 def verdict_sentence(row: ComparisonRow) -> str:
-    """One row of a comparison in words, with the smallest difference that could have been shown."""
-    place = (
-        f"{wording.language(row.language)}, {wording.clean(row.dataset)},"
-        f" {wording.clean(row.format)}/{row.arm}"
-    )
-    if row.delta is None:
+    """One data set of a comparison in words, with what would have been shown where nothing is."""
+    place = _place(row, wording.clean(row.dataset))
+    if row.delta is None or row.p_holm is None:
         return f"{place}: no question has an answer of both that counts."
-    told = (
-        f"{wording.points(row.delta)} points ({wording.points_interval(row.low, row.high)},"
-        f" n = {row.n:,}, p {_p_words(row.p_holm)})"
-    )
+    p = wording.corrected_p(row.p_holm, row.num_tests, "data sets")
+    return f"{place}: {_verdict(row, p)}."
+
+
+def overall_sentence(row: OverallRow) -> str:
+    """All data sets together in words, as one test."""
+    place = _place(row, f"{len(row.datasets)} data sets together")
+    if row.p is None:
+        return f"{place}: no question has an answer of both that counts."
+    return f"{place}: {_verdict(row, wording.corrected_p(row.p, 1, ''))}."
+
+
+def _place(row: ComparisonRow | OverallRow, where: str) -> str:
+    form, arm = wording.clean(row.format), wording.clean(row.arm)
+    return f"{wording.language(row.language)}, {where}, {form}/{arm}"
+
+
+def _verdict(row: ComparisonRow | OverallRow, p: str) -> str:
+    interval = wording.points_interval(row.low, row.high)
+    told = f"{row.verdict}, {wording.points(row.delta)} points ({interval}, n = {row.n:,}, {p})"
     if row.verdict != "no difference shown":
-        return f"{place}: {row.verdict}, {told}."
-    if row.smallest is None:
-        return f"{place}: no difference shown, {told}; too few questions to show any."
-    return (
-        f"{place}: no difference shown, {told}; this many questions could have shown"
-        f" {100 * row.smallest:.1f} points or more."
-    )
+        return told
+    return f"{told}; {wording.could_show(row.smallest)}"
 
 
 def _left_over(pair: ModelPair) -> list[str]:
+    """What was not compared: answers, of which a question has one per variant, prompt, format and arm."""
     c = pair.comparison
     said = list(pair.notes)
     if c.different:
         said.append(
-            f"{c.different:,} questions were asked in other words of the two, and are left out."
+            f"{c.different:,} pairs of answers are left out: the two were asked in other words."
         )
     if c.only_first or c.only_second:
         said.append(
-            f"Only one of the two answered {c.only_first + c.only_second:,} questions"
-            f" ({c.only_first:,} and {c.only_second:,}); they are left out."
+            f"{c.only_first + c.only_second:,} answers are left out because the other model has none to"
+            f" the same question, asked alike ({c.only_first:,} of the first, {c.only_second:,} of the"
+            " second)."
         )
     return said
 
@@ -85,7 +115,15 @@ def _comparison_table(pair: ModelPair) -> Table:
         ),
         rows=tuple(map(_comparison_row, pair.comparison.rows)),
         num_names=2,
-        note="p: exact McNemar, corrected over the data sets. Intervals are clustered by question.",
+        note=" ".join(filter(None, (_COMPARISON_NOTE, _not_counted(pair.comparison.rows)))),
+    )
+
+
+def _not_counted(rows: Sequence[ComparisonRow]) -> str:
+    """Which rows lack questions, in the words of the table's first columns."""
+    return left_out(
+        (f"{wording.clean(row.dataset)} {wording.clean(row.format)}/{row.arm}", row.excluded)
+        for row in rows
     )
 
 
@@ -104,12 +142,11 @@ def _comparison_row(row: ComparisonRow) -> tuple[Cell, ...]:
 
 def _pooled_table(pair: ModelPair) -> Table:
     return Table(
-        title="All data sets, variants and prompts together",
+        title="All data sets, prompts and variants that keep the answer together",
         headers=(
             ("language",),
             ("format", "arm"),
-            ("answers",),
-            ("questions",),
+            ("answers,", "questions"),
             ("first",),
             ("second",),
             ("points",),
@@ -117,8 +154,7 @@ def _pooled_table(pair: ModelPair) -> Table:
         ),
         rows=tuple(map(_pooled_row, pair.comparison.pooled)),
         num_names=2,
-        note="Answers to one question are not independent: there is no p, and the interval is"
-        " clustered by question.",
+        note=" ".join(filter(None, (_POOLED_NOTE, _not_pooled(pair.comparison.pooled)))),
     )
 
 
@@ -126,14 +162,16 @@ def _pooled_row(row: PooledRow) -> tuple[Cell, ...]:
     return (
         (wording.language(row.language),),
         (wording.clean(row.format), row.arm),
-        (f"{row.n:,}",),
-        (f"{row.num_items:,}",),
-        (wording.percent(row.accuracy_first),),
-        (wording.percent(row.accuracy_second),),
+        (f"{row.n:,}", f"{row.num_items:,}"),
+        rate_cell(row.accuracy_first),
+        rate_cell(row.accuracy_second),
         (wording.points(row.delta), wording.points_interval(row.low, row.high)),
         tuple(row.verdict.replace("no difference ", "no difference\n").split("\n")),
     )
 
 
-def _p_words(p: float | None) -> str:
-    return "unknown" if p is None else wording.p_value(p)
+def _not_pooled(rows: Sequence[PooledRow]) -> str:
+    return left_out(
+        (f"{wording.language(row.language)} {wording.clean(row.format)}/{row.arm}", row.excluded)
+        for row in rows
+    )

@@ -29,13 +29,17 @@ SHOWN_MARK = "*"
 _UNVERIFIED = "unverified"
 _VARIANT_NOTE = (
     f"{SHOWN_MARK} differs from the original at 5 % after Holm's correction over its family. Lost: right"
-    " to wrong; gained: wrong to right; moved: from one wrong answer to another."
+    " to wrong; gained: wrong to right; moved: from one wrong answer to another, or between a wrong and"
+    " an unreadable one. Chance: the accuracy of guessing, which changes with the number of options."
+    " Questions that a variant asks word for word as the original does are left out."
     f" {_UNVERIFIED}: nobody checked that the right answer is still right."
 )
 _ROBUST_NOTE = (
     "All right: right in every variant (ReAcc). All same: the same option in every variant, right or"
     " wrong (ReCon). Pairs: share of pairs of variants with the same option. An unreadable answer"
-    " equals nothing. Answer transforms, two steps and the hidden question are left out."
+    " equals nothing. Answer transforms, two steps and the hidden question are left out, and so are"
+    " questions with an answer that does not count. Worst: the lowest of several rates is low by chance"
+    " too."
 )
 _POSITION_NOTE = (
     "RStd: standard deviation of the accuracy over the slots of the right option, in points. Total"
@@ -49,7 +53,7 @@ _SPLIT_NOTE = (
 )
 _INTERACTION_NOTE = (
     "Interaction: what the two do together less the sum of what each does alone, in points; below 0,"
-    " together they harm more."
+    " together they harm more. Without an interval where fewer than six questions differ from the sum."
 )
 
 
@@ -70,7 +74,7 @@ def _overview_table(part: LanguageOverview) -> Table:
             ("model",),
             ("n",),
             ("accuracy",),
-            ("chance",),
+            ("chance,", "majority"),
             ("in the", "form"),
             ("readable",),
             ("right in", "all variants"),
@@ -85,7 +89,7 @@ def _overview_row(line: ModelLine) -> tuple[Cell, ...]:
         (wording.clean(line.model),),
         (f"{line.knowledge.n:,}",),
         rate_cell(line.knowledge),
-        (wording.percent(line.chance),),
+        (wording.percent(line.chance), wording.percent(line.majority)),
         rate_cell(line.compliance),
         rate_cell(line.readable),
         rate_cell(line.robust),
@@ -105,6 +109,7 @@ def _variant_table(effects: Sequence[VariantEffect]) -> Table:
             ("variant",),
             ("n",),
             ("accuracy",),
+            ("chance",),
             ("points", "to original"),
             ("p", "(Holm)"),
             ("lost, gained,", "moved"),
@@ -122,10 +127,17 @@ def _variant_row(effect: VariantEffect) -> tuple[Cell, ...]:
         _variant_name(effect.variant, verified=effect.verified),
         (f"{effect.n:,}",),
         rate_cell(effect.accuracy),
+        _chance_cell(effect),
         (wording.points(effect.delta) + mark, wording.points_interval(effect.low, effect.high)),
         p_cell(effect.p_holm),
         (f"{effect.b:,} {effect.c:,} {effect.wrong_to_other:,}",),
     )
+
+
+def _chance_cell(effect: VariantEffect) -> Cell:
+    """Chance in the variant; where it is another, chance in the original under it."""
+    chance, before = wording.percent(effect.chance), wording.percent(effect.original_chance)
+    return (chance,) if chance == before else (chance, f"(was {before})")
 
 
 def robustness_tables(report: Report) -> list[Block]:
@@ -154,7 +166,7 @@ def _robustness_row(row: Robustness) -> tuple[Cell, ...]:
     variants = f"{row.most}" if row.fewest == row.most else f"{row.fewest}–{row.most}"
     name, rate = row.worst or (wording.ABSENT, None)
     pairs = (wording.percent(row.pairwise), _share_interval(row.low, row.high))
-    worst = wording.ABSENT if rate is None else f"{wording.percent(rate.value)}, n = {rate.n:,}"
+    worst = (wording.ABSENT,) if rate is None else (*rate_cell(rate), f"n = {rate.n:,}")
     return (
         _condition(row),
         (f"{row.n:,}",),
@@ -162,7 +174,7 @@ def _robustness_row(row: Robustness) -> tuple[Cell, ...]:
         rate_cell(row.reacc),
         rate_cell(row.recon),
         pairs,
-        (wording.clean(name), worst),
+        (wording.clean(name), *worst),
     )
 
 
@@ -243,8 +255,8 @@ def _spread_rows(spread: PromptSpread) -> Iterable[tuple[Cell, ...]]:
             (name,),
             (f"{len(found.rates):,}",),
             (wording.percent(found.mean), f"({100 * found.sd:.1f})"),
-            (wording.clean(found.worst[0]), wording.percent(found.worst[1].value)),
-            (wording.clean(found.best[0]), wording.percent(found.best[1].value)),
+            (wording.clean(found.worst[0]), *rate_cell(found.worst[1])),
+            (wording.clean(found.best[0]), *rate_cell(found.best[1])),
             (
                 wording.points(found.range).removeprefix("+"),
                 _share_interval(found.low, found.high),
@@ -304,6 +316,7 @@ def split_tables(report: Report) -> list[Block]:
             headers=(
                 ("variant",),
                 ("n",),
+                ("right in", "original"),
                 ("right",),
                 ("wrong", "form"),
                 ("wrong", "knowledge"),
@@ -319,7 +332,8 @@ def split_tables(report: Report) -> list[Block]:
 
 
 def _split_row(split: AnswerSplit) -> tuple[Cell, ...]:
-    rates = (split.right, split.wrong_form, split.wrong_knowledge, split.both_wrong, split.unread)
+    parts = (split.right, split.wrong_form, split.wrong_knowledge, split.both_wrong, split.unread)
+    rates = (split.original, *parts)
     return (
         _variant_name(split.variant, verified=split.verified),
         (f"{split.n:,}",),

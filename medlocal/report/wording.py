@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medlocal.evals.stats import Rate
@@ -31,6 +31,11 @@ def full_rate(rate: Rate) -> str:
     return f"{percent(rate.value)} {bounds(rate).rstrip(')')}, n = {rate.n:,})"
 
 
+def rate_in_words(rate: Rate) -> str:
+    """A rate whose n stands beside it: "25.0 % (17.5–34.3)"."""
+    return f"{percent(rate.value)} {bounds(rate)}" if rate.n else ABSENT
+
+
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, with its sign: "+3.0", "−8.1", "0.0"."""
     if difference is None:
@@ -40,8 +45,40 @@ def points(difference: float | None) -> str:
 
 
 def points_interval(low: float | None, high: float | None) -> str:
-    """An interval of a difference, in percentage points: "−8.1 to +2.0"."""
-    return ABSENT if low is None or high is None else f"{points(low)} to {points(high)}"
+    """An interval of a difference, in percentage points: "−8.1 to +2.0".
+
+    One that has a width never reads as if it had none: "−0.04 to +0.04".
+    """
+    if low is None or high is None:
+        return ABSENT
+    text = f"{points(low)} to {points(high)}"
+    if text != "0.0 to 0.0" or high - low < 1e-6:
+        return text
+    return f"{100 * low:+.2g} to {100 * high:+.2g}".replace("-", "−")
+
+
+def corrected_p(p: float, num_tests: int, of: str) -> str:
+    """A p-value, and what it was corrected for: "p = 0.039", "p = 0.117 corrected for 3 data sets"."""
+    return f"p {p_value(p)}" + (f" corrected for {num_tests:,} {of}" if num_tests > 1 else "")
+
+
+def could_show(smallest: float | None) -> str:
+    """What a test would have shown, where it shows no difference."""
+    if smallest is None:
+        return "too few questions to show any difference"
+    size = points_size(smallest)
+    return f"a true difference of {size} points or more would have been shown with 80 % power"
+
+
+def points_size(difference: float) -> str:
+    """The size of a difference above 0 in percentage points, never "0.0": "3.6", "0.04"."""
+    text = f"{100 * difference:.1f}"
+    return f"{100 * difference:.1g}" if text == "0.0" else text
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def p_value(p: float) -> str:

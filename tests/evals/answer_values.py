@@ -85,6 +85,8 @@ def always_a(*variants: str) -> list[GradedAnswer]:
             group=f"starter/q{gold}",
         )
         variant = apply(item, name)
-        changes = {"gold_slot": variant.gold, "gold_content": gold, "correct": variant.gold == 0}
+        changes: dict[str, object] = {"gold_slot": variant.gold, "gold_content": gold}
+        changes["correct"] = variant.gold == 0
+        changes["messages"] = " ".join(variant.options)
         answers.append(an_answer(item.id, name, variant.content(0), slot=0, **changes))
     return answers

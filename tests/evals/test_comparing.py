@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from medlocal.errors import MedlocalError, UsageError
 from medlocal.evals.answers import Outcome
-from medlocal.evals.comparing import Comparison, ComparisonRow, PooledRow, compare
-from medlocal.evals.stats import Rate, smallest_detectable_difference, wilson
+from medlocal.evals.comparing import Comparison, ComparisonRow, OverallRow, PooledRow, compare
+from medlocal.evals.stats import (
+    Rate,
+    clustered_wilson,
+    mcnemar,
+    smallest_detectable_difference,
+    wilson,
+)
 from tests.evals.answer_values import a_failure, an_answer, answers_of
 
 BASE: dict[str, Any] = {"model": "base"}
@@ -27,6 +33,24 @@ def originals(first: str, second: str, **changes: object) -> Comparison:
 
 def the_row(comparison: Comparison) -> ComparisonRow:
     (row,) = comparison.rows
+    return row
+
+
+def on_sets(*sets: str, first: str, second: str, **changes: Any) -> Comparison:
+    """The same answers on several data sets."""
+    sides = [
+        [
+            replace(answer, dataset=name, group_id=f"{name}/{answer.item_id}")
+            for name in sets
+            for answer in answers_of("original", chosen, **model, **changes)
+        ]
+        for chosen, model in ((first, BASE), (second, ADAPTED))
+    ]
+    return compare(sides[0], sides[1])
+
+
+def the_overall(comparison: Comparison) -> OverallRow:
+    (row,) = comparison.overall
     return row
 
 
@@ -122,10 +146,30 @@ class TestRow:
         assert (row.n, row.b, row.c) == (1000, 50, 100)
         assert row.smallest == smallest_detectable_difference(1000, 0.15)
 
-    def test_without_discordance_one_in_five_is_assumed(self) -> None:
-        """With 626 items and one in five discordant, 5 points can be shown."""
-        row = the_row(originals("0" * 626, "0" * 626))
-        assert row.smallest == pytest.approx(0.05, abs=1e-4)
+    @pytest.mark.parametrize(("b", "c"), [(0, 0), (2, 3), (0, 5), (0, 1)])
+    def test_few_differences_on_many_items_are_not_few_questions(self, b: int, c: int) -> None:
+        """Two models that are nearly alike, as a quantised one and the full one: 7.905 of 5,000."""
+        first = "0" * b + "1" * c + "0" * (5000 - b - c)
+        row = the_row(originals(first, "1" * b + "0" * c + "0" * (5000 - b - c)))
+        assert row.verdict == "no difference shown"
+        assert row.smallest == pytest.approx(0.00158, abs=1e-5)
+
+    def test_what_could_be_shown_is_corrected_as_the_verdict_is(self) -> None:
+        """150 of 1,000 discordant; three sets share the 5 %: 3.96 points instead of 3.43."""
+        first, second = "0" * 900 + "1" * 100, "0" * 850 + "1" * 50 + "0" * 100
+        alone, together = (
+            originals(first, second),
+            on_sets("x", "y", "z", first=first, second=second),
+        )
+        assert the_row(alone).num_tests == 1
+        assert the_row(alone).smallest == pytest.approx(0.03427, abs=1e-5)
+        assert [row.num_tests for row in together.rows] == [3, 3, 3]
+        assert together.rows[0].smallest == pytest.approx(0.03957, abs=1e-5)
+
+    def test_without_discordance_the_interval_has_a_width(self) -> None:
+        """Five right for both: as wide as Wilson's interval of 5 of 5, 56.6 to 100 %."""
+        row = the_row(originals("00000", "00000"))
+        assert (row.low, row.high) == pytest.approx((-0.4345, 0.4345), abs=1e-4)
 
     def test_perturbed_items_are_not_in_it(self) -> None:
         comparison = compare(
@@ -157,6 +201,65 @@ class TestRow:
         row = the_row(originals("1" * 1500 + "0" * 8500, "0" * 1500 + "1" * 1000 + "0" * 7500))
         assert (row.low, row.high) == pytest.approx((0.04025, 0.05975), abs=5e-4)
         assert row.verdict == "better"
+
+
+class TestOverall:
+    def test_by_hand(self) -> None:
+        """Two sets of five, one answer without a partner that counts: +1, +1, -1, 0, and the same."""
+        row = the_overall(on_sets("x", "y", first="1100!", second="00100"))
+        assert (row.language, row.format, row.arm, row.prompt) == ("es", "letter", "free", "plain")
+        assert (row.datasets, row.n, row.excluded, row.num_items) == (("x", "y"), 8, 2, 8)
+        assert (row.accuracy_first, row.accuracy_second) == (wilson(4, 8), wilson(6, 8))
+        assert (row.delta, row.b, row.c) == (0.25, 2, 4)
+        assert row.p == mcnemar(2, 4) == 0.6875  # twice (1 + 6 + 15) of 64
+        assert row.verdict == "no difference shown"
+
+    def test_sets_that_show_nothing_alone_may_show_something_together(self) -> None:
+        """Three times 32 against 48 of 400: p = 0.093 each, 0.279 corrected, and 0.0023 together."""
+        first = "0" * 32 + "1" * 48 + "0" * 160 + "1" * 160
+        second = "1" * 32 + "0" * 48 + "0" * 160 + "1" * 160
+        comparison = on_sets("x", "y", "z", first=first, second=second)
+        assert {row.verdict for row in comparison.rows} == {"no difference shown"}
+        row = the_overall(comparison)
+        assert (row.n, row.b, row.c, row.verdict) == (1200, 96, 144, "better")
+        assert row.p == pytest.approx(0.0023454, abs=1e-7)  # binomtest(96, 240)
+
+    def test_what_it_could_show_is_what_one_test_of_all_shows(self) -> None:
+        """240 of 1,200 discordant: 3.62 points, as the sample size of one test says."""
+        first = "0" * 40 + "1" * 40 + "0" * 320
+        second = "1" * 40 + "0" * 40 + "0" * 320
+        row = the_overall(on_sets("x", "y", "z", first=first, second=second))
+        assert row.smallest == pytest.approx(0.03613, abs=1e-5)
+
+    def test_every_prompt_has_its_own(self) -> None:
+        first, second = (
+            [a for p in ("plain", "exam") for a in answers_of("original", "00", prompt=p, **model)]
+            for model in (BASE, ADAPTED)
+        )
+        assert [row.prompt for row in compare(first, second).overall] == ["exam", "plain"]
+
+    def test_items_of_one_source_are_one_unit(self) -> None:
+        """Six items gained in two source items: p is 2 / 2², not 2 / 2⁶, and nothing could be shown."""
+        first, second = (
+            [
+                replace(answer, group_id=f"source {number // 3}")
+                for number, answer in enumerate(answers_of("original", chosen, **model))
+            ]
+            for chosen, model in (("1" * 6, BASE), ("0" * 6, ADAPTED))
+        )
+        row = the_overall(compare(first, second))
+        assert (row.n, row.num_items, row.c) == (6, 2, 6)
+        assert (row.p, row.verdict, row.smallest) == (0.5, "no difference shown", None)
+
+    def test_pairs_without_a_counted_answer_give_a_row_without_values(self) -> None:
+        row = the_overall(originals("!", "0"))
+        assert (row.n, row.excluded, row.num_items, row.datasets) == (0, 1, 0, ())
+        assert (row.delta, row.low, row.p, row.smallest) == (None, None, None, None)
+        assert row.verdict == "no difference shown"
+
+    def test_perturbed_items_are_not_in_it(self) -> None:
+        sides = (answers_of("upper", "00", **BASE), answers_of("upper", "01", **ADAPTED))
+        assert compare(*sides).overall == ()
 
 
 class TestPairs:
@@ -220,8 +323,29 @@ class TestPool:
         row = the_pool(compare(first, second))
         assert (row.language, row.format, row.arm) == ("es", "letter", "free")
         assert (row.n, row.excluded, row.num_items) == (5, 1, 3)
-        assert (row.accuracy_first, row.accuracy_second) == (0.6, 0.8)
+        assert row.accuracy_first == clustered_wilson(3, [2, 2, 1])
+        assert row.accuracy_second == clustered_wilson(4, [2, 2, 1])
         assert row.delta == pytest.approx(0.2)
+
+    @pytest.mark.parametrize("variant", ["hidden", "next_label", "parallel", "rotate(1)+upper"])
+    def test_what_does_not_keep_the_answer_is_not_in_it(self, variant: str) -> None:
+        """Equal on the originals, and 30 of 40 apart in a variant that asks for something else."""
+        first = [*answers_of("original", "0" * 40, **BASE), *answers_of(variant, "1" * 40, **BASE)]
+        second = [
+            *answers_of("original", "0" * 40, **ADAPTED),
+            *answers_of(variant, "0" * 30 + "1" * 10, **ADAPTED),
+        ]
+        comparison = compare(first, second)
+        assert comparison.num_pairs == 80
+        row = the_pool(comparison)
+        assert (row.n, row.delta, row.verdict) == (40, 0.0, "no difference shown")
+
+    @pytest.mark.parametrize(
+        "variant", ["upper", "shuffle", "labels(digits)", "instruction(none)", "drop_distractor"]
+    )
+    def test_single_steps_that_keep_the_answer_are_in_it(self, variant: str) -> None:
+        sides = (answers_of(variant, "01", **BASE), answers_of(variant, "00", **ADAPTED))
+        assert the_pool(compare(*sides)).n == 2
 
     def test_data_sets_and_prompts_are_pooled_and_languages_are_not(self) -> None:
         conditions: list[dict[str, Any]] = [
@@ -265,19 +389,33 @@ class TestPool:
             ("1" * 20 + "0" * 80, "0" * 20 + "1" * 18 + "0" * 62, "no difference shown"),
         ],
     )
-    def test_verdict_is_by_the_interval(self, first: str, second: str, verdict: str) -> None:
+    def test_verdict_is_of_the_second_against_the_first(
+        self, first: str, second: str, verdict: str
+    ) -> None:
         assert the_pool(originals(first, second)).verdict == verdict
 
-    @pytest.mark.parametrize(("num", "verdict"), [(5, "no difference shown"), (6, "better")])
-    def test_five_source_items_show_nothing(self, num: int, verdict: str) -> None:
-        """All on one side: by the sign test 2 / 32 with five, 2 / 64 with six."""
-        row = the_pool(originals("1" * num, "0" * num))
-        assert (row.low, row.verdict) == (1.0, verdict)
+    @pytest.mark.parametrize(
+        ("num", "p", "verdict"), [(5, 0.0625, "no difference shown"), (6, 0.03125, "better")]
+    )
+    def test_five_source_items_show_nothing(self, num: int, p: float, verdict: str) -> None:
+        """All on one side, in two variants each: by the sign test 2 / 32 with five, 2 / 64 with six."""
+        first, second = (
+            [a for v in ("original", "upper") for a in answers_of(v, sign * num, **model)]
+            for sign, model in (("1", BASE), ("0", ADAPTED))
+        )
+        row = the_pool(compare(first, second))
+        assert (row.n, row.p, row.verdict) == (2 * num, p, verdict)
+
+    def test_the_verdict_is_that_of_an_exact_test(self) -> None:
+        """Of eight items that differ one is lost: p = 2 · 9 / 256. A percentile interval of 500 items
+        leaves out 0 for seven against one, which would be an error in 7 % of cases."""
+        row = the_pool(originals("1" * 7 + "0" * 493, "0" * 7 + "1" + "0" * 492))
+        assert (row.p, row.verdict) == (0.0703125, "no difference shown")
 
     def test_pairs_without_a_counted_answer_give_a_row_without_values(self) -> None:
         row = the_pool(originals("!", "0"))
         assert (row.n, row.excluded, row.num_items) == (0, 1, 0)
-        assert (row.accuracy_first, row.delta, row.low) == (None, None, None)
+        assert (row.accuracy_first.value, row.delta, row.low, row.p) == (None, None, None, None)
         assert row.verdict == "no difference shown"
 
 
@@ -298,6 +436,9 @@ def test_laws(first: str, second: str, random: Random) -> None:
         assert (row.b, row.c, row.p, row.n) == (mirrored.c, mirrored.b, mirrored.p, mirrored.n)
         if row.delta is not None and mirrored.delta is not None:
             assert row.delta == -mirrored.delta
+    for all_of, mirror in zip(there.overall, back.overall, strict=True):
+        assert (all_of.b, all_of.p, all_of.smallest) == (mirror.c, mirror.p, mirror.smallest)
+        assert all_of.n == sum(row.n for row in there.rows)
     random.shuffle(base)
     random.shuffle(adapted)
     assert compare(base, adapted) == there

@@ -141,3 +141,11 @@ def test_the_parts_add_up() -> None:
     ]
     (split,) = answer_splits(answers)
     assert sum(value or 0 for value in values(split)) == pytest.approx(1)
+
+
+def test_the_original_of_the_same_items_stands_beside() -> None:
+    """The variant was asked of q0 and q1 only, of which q0 was right before."""
+    answers = [*answers_of("original", "0100"), *answers_of("upper_text", "00  ")]
+    original, split = answer_splits(answers)
+    assert (original.original, original.right) == (None, wilson(3, 4))
+    assert split.original == wilson(1, 2)

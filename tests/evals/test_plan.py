@@ -290,7 +290,7 @@ def test_an_example_in_another_language_is_refused() -> None:
 def test_a_key_is_the_hash_of_the_spelled_out_job() -> None:
     item = replace(an_item(), stem="¿Cuál?", language="es")
     spelled = (
-        '{"arm":"free","format":{"max_tokens":20,"name":"letter","pattern":"(A|B)","version":1},'
+        '{"arm":"free","dataset":"demo","format":{"max_tokens":20,"name":"letter","pattern":"(A|B)","version":1},'
         '"identity":{"model":"abcd","ubatch":60},'
         f'"item":"{item.content_sha256}",'
         '"messages":[["system","Sé breve."],["user","¿Cuál?"]],'
@@ -299,7 +299,7 @@ def test_a_key_is_the_hash_of_the_spelled_out_job() -> None:
     identity = {"ubatch": 60, "model": "abcd"}
     key = job_key(identity, apply(item), MESSAGES, FORM, "free")
     assert key == hashlib.sha256(spelled.encode("utf-8")).hexdigest()[:32]
-    assert key == "c3a74d3ebb05b44f7e4f7408c4af6cb3"  # from sha256sum
+    assert key == "3691f6e90b4b1c1296eb06f6e0a1bfe2"  # from sha256sum
 
 
 def a_key(**changes: object) -> str:
@@ -338,11 +338,16 @@ def test_whatever_determines_the_answer_changes_the_key(change: dict[str, object
 
 
 def test_what_does_not_determine_the_answer_leaves_the_key() -> None:
-    renamed = replace(
-        an_item(), id="x", dataset="other", group="other/x", split="dev", rationale="Because."
-    )
+    renamed = replace(an_item(), id="x", group="other/x", split="dev", rationale="Because.")
     reordered = dict(reversed(IDENTITY.items()))
     assert a_key(variant=apply(renamed), identity=reordered) == a_key()
+
+
+def test_a_question_that_two_sets_share_is_asked_for_each() -> None:
+    twin = replace(an_item(), dataset="other", id="x", group="other/x")
+    jobs = plan(REQUEST, an_item(), twin)
+    assert {job.variant.item.dataset for job in jobs} == {"demo", "other"}
+    assert len({job.key for job in jobs}) == len(jobs)
 
 
 def test_an_identity_that_is_not_json_is_a_programmer_error() -> None:

@@ -23,10 +23,11 @@ AT_CHANCE = [
 
 class TestVariantEffects:
     def test_by_hand(self) -> None:
-        """Right in both, right to wrong twice, wrong to right, W→W′ four times, W→W once.
+        """Right in both, right to wrong twice, wrong to right, W→W′ three times, W→W once.
 
-        W→W′: option 1 to 2, 1 to unread, unread to 1, unread to unread. The last item but one was
-        not asked properly in the original, the last one not at all.
+        W→W′: option 1 to 2, 1 to unread, unread to 1. One item is unread in both, which is no flip:
+        there is no content that could. The last item but one was not asked properly in the original,
+        the last one not at all.
         """
         answers = [*answers_of("original", "0001111--! "), *answers_of("upper", "01-021-1-00")]
         (effect,) = variant_effects(answers)
@@ -34,10 +35,11 @@ class TestVariantEffects:
         assert (effect.n, effect.excluded, effect.unpaired) == (9, 1, 1)
         assert (effect.original, effect.accuracy) == (wilson(3, 9), wilson(2, 9))
         assert effect.delta == pytest.approx(-1 / 9)
-        assert (effect.b, effect.c, effect.wrong_to_other) == (2, 1, 4)
+        assert (effect.b, effect.c, effect.wrong_to_other) == (2, 1, 3)
         assert (effect.right_to_wrong, effect.wrong_to_right) == (2, 1)
-        assert effect.num_unread == 3
-        assert effect.flip_rate == wilson(7, 9)
+        assert (effect.num_unread, effect.num_unread_both) == (3, 1)
+        assert effect.flip_rate == wilson(6, 9)
+        assert (effect.chance, effect.original_chance) == (0.25, 0.25)
         assert effect.p == 1.0  # twice (1 + 3) of 8
 
     def test_a_model_at_chance_flips_three_times_in_four(self) -> None:
@@ -50,16 +52,35 @@ class TestVariantEffects:
     def test_a_model_that_always_answers_a(self) -> None:
         """In the original it is right on q0 alone, and says option 0 everywhere.
 
-        With the gold at A it is right everywhere. With the gold at B it is wrong everywhere: q0 turns
-        wrong; q1 is shown as it was, so that it says the same; q2 and q3 say another wrong option.
+        Where an item's gold stands already, the variant asks what the original asks and says nothing:
+        q0 with the gold at A, q1 with the gold at B. With the gold at A the others turn right. With
+        the gold at B q0 turns wrong, and q2 and q3 say another wrong option.
         """
         effects = variant_effects(always_a("original", *GOLD_AT))
         assert [effect.variant for effect in effects] == list(GOLD_AT)
         at_a, at_b = effects[:2]
-        assert (at_a.b, at_a.c, at_a.wrong_to_other, at_a.delta) == (0, 3, 0, 0.75)
+        assert (at_a.n, at_a.num_verbatim) == (at_b.n, at_b.num_verbatim) == (3, 1)
+        assert (at_a.b, at_a.c, at_a.wrong_to_other, at_a.delta) == (0, 3, 0, 1.0)
         assert at_a.p == 0.25
-        assert (at_b.b, at_b.c, at_b.wrong_to_other, at_b.delta) == (1, 0, 2, -0.25)
-        assert at_b.flip_rate.value == 0.75
+        assert (at_b.b, at_b.c, at_b.wrong_to_other) == (1, 0, 2)
+        assert at_b.delta == pytest.approx(-1 / 3)
+        assert at_b.flip_rate.value == 1.0
+
+    def test_a_variant_that_changes_no_word_has_no_effect_to_show(self) -> None:
+        answers = [
+            *answers_of("original", "01", messages="the same"),
+            *answers_of("label_style(A.)", "01", messages="the same"),
+        ]
+        assert variant_effects(answers) == []
+
+    def test_fewer_options_are_easier_to_guess(self) -> None:
+        """Four options without one: one in three."""
+        answers = [
+            *answers_of("original", "00"),
+            *answers_of("drop_distractor", "00", num_options=3),
+        ]
+        (effect,) = variant_effects(answers)
+        assert (effect.original_chance, effect.chance) == (0.25, 1 / 3)
 
     def test_holm_is_over_the_variants_of_a_family(self) -> None:
         """Six of six discordant: 2 / 64; five of five: 2 / 32. Alone in its family, the third stays."""
@@ -152,15 +173,19 @@ class TestRobustness:
         assert row.variants == GOLD_AT
         assert (row.n, row.fewest, row.most) == (4, 4, 4)
         assert (row.reacc, row.recon) == (wilson(0, 4), wilson(0, 4))
-        assert (row.pairwise, row.low, row.high) == (0.0, 0.0, 0.0)
+        none_of_four = wilson(0, 4)
+        assert (row.pairwise, row.low, row.high) == (0.0, none_of_four.low, none_of_four.high)
         assert row.worst == ("gold_at(B)", wilson(0, 4))
 
-    def test_the_original_is_a_variant_too(self) -> None:
-        """It equals one of the four rotations: of an item's ten pairs, that one has the same content."""
+    def test_one_question_under_two_names_is_one(self) -> None:
+        """The original is one of the four rotations: to say the same to it is no consistency."""
         (row,) = robustness(always_a("original", *GOLD_AT))
-        assert (row.reacc.value, row.recon.value) == (0.0, 0.0)
-        assert row.pairwise == pytest.approx(0.1)
-        assert row.worst == ("gold_at(B)", wilson(0, 4))
+        assert (row.fewest, row.most) == (4, 4)
+        assert (row.reacc.value, row.recon.value, row.pairwise) == (0.0, 0.0, 0.0)
+
+    def test_the_original_is_a_variant_too(self) -> None:
+        (row,) = robustness([*answers_of("original", "01"), *answers_of("upper", "00")])
+        assert (row.variants, row.pairwise) == (("original", "upper"), 0.5)
 
     def test_a_model_that_knows_everything_and_follows_no_format(self) -> None:
         answers = [
@@ -170,7 +195,8 @@ class TestRobustness:
         ]
         (row,) = robustness(answers)
         assert (row.reacc, row.recon) == (wilson(5, 5), wilson(5, 5))
-        assert (row.pairwise, row.low, row.high) == (1.0, 1.0, 1.0)
+        all_of_five = wilson(5, 5)
+        assert (row.pairwise, row.low, row.high) == (1.0, all_of_five.low, all_of_five.high)
         assert row.worst == ("original", wilson(5, 5))
 
     def test_a_model_at_chance(self) -> None:
@@ -198,19 +224,24 @@ class TestRobustness:
         assert row.pairwise == pytest.approx((1 / 3 + 1) / 2)
 
     def test_answers_that_do_not_count_are_counted_beside(self) -> None:
-        """q0 keeps two of three answers; q1 one, which is compared with nothing; q2 none."""
+        """q0 is whole. The others miss one, two and all of their answers and are left out."""
         answers = [
-            *answers_of("original", "00!"),
-            *answers_of("upper", "0!!"),
-            *answers_of("rotate(1)", "!!!"),
+            *answers_of("original", "000!"),
+            *answers_of("upper", "00!!"),
+            *answers_of("rotate(1)", "0!!!"),
         ]
         (row,) = robustness(answers)
-        assert (row.n, row.num_alone, row.num_excluded) == (1, 2, 6)
-        assert row.variants == ("original", "upper")
+        assert (row.n, row.num_alone, row.num_incomplete, row.num_excluded) == (1, 0, 3, 6)
+
+    def test_an_engine_that_fails_makes_no_model_robust(self) -> None:
+        """Wrong in `rotate(1)` wherever it was asked: right in all its variants nowhere."""
+        answers = [*answers_of("original", "00"), *answers_of("upper", "00")]
+        (row,) = robustness([*answers, *answers_of("rotate(1)", "1!")])
+        assert (row.n, row.reacc) == (1, wilson(0, 1))
 
     def test_without_an_item_to_compare_there_is_a_row_without_values(self) -> None:
         (row,) = robustness([*answers_of("original", "!0"), *answers_of("upper", "0!")])
-        assert (row.n, row.num_alone, row.num_excluded) == (0, 2, 2)
+        assert (row.n, row.num_alone, row.num_incomplete, row.num_excluded) == (0, 0, 2, 2)
         assert (row.fewest, row.most, row.variants) == (0, 0, ())
         assert (row.worst, row.pairwise, row.low, row.high) == (None, None, None, None)
 

@@ -14,11 +14,12 @@ from medlocal.evals.scoring import (
     NOT_ASKED,
     READABLE,
     GradedAnswer,
+    baseline,
     constraint_effects,
     is_at_chance,
     score_rows,
 )
-from medlocal.evals.stats import Rate
+from medlocal.evals.stats import Interval, Rate
 
 
 def an_answer(item: str = "q1", **changes: object) -> GradedAnswer:
@@ -129,6 +130,20 @@ class TestScoreRows:
         assert (grammar.median_tax_nats, grammar.mean_label_mass) == (1.5, None)
         assert label.median_tax_nats is None
         assert label.mean_label_mass == pytest.approx(0.7)
+        assert grammar.tax_interval == label.label_mass_interval == Interval(None, None)
+
+    def test_tax_and_label_mass_have_intervals_where_there_are_enough(self) -> None:
+        """Of six measurements the median lies between the first and the last; the mean is 0.5 with a
+        standard deviation of 0.0894, 2.571 · 0.0894 / √6 = 0.0939 (t with 5 degrees of freedom)."""
+        masses = (0.4, 0.4, 0.5, 0.5, 0.6, 0.6)
+        (row,) = score_rows(
+            an_answer(f"q{n}", stats={"tax_nats": float(n), "label_mass": mass})
+            for n, mass in enumerate(masses, start=1)
+        )
+        assert (row.median_tax_nats, row.tax_interval) == (3.5, Interval(1.0, 6.0))
+        assert row.mean_label_mass == pytest.approx(0.5)
+        bounds = (row.label_mass_interval.low, row.label_mass_interval.high)
+        assert bounds == pytest.approx((0.5 - 0.0939, 0.5 + 0.0939), abs=2e-4)
 
     def test_only_excluded_answers_give_a_row_without_values(self) -> None:
         (row,) = score_rows([no_answer("q1", Outcome.ENGINE_ERROR)])
@@ -172,9 +187,48 @@ class TestAtChance:
 
     @pytest.mark.parametrize(("num_right", "expected"), [(27, True), (60, False)])
     def test_a_row_says_so(self, num_right: int, expected: bool) -> None:
-        answers = [an_answer(f"q{n}") for n in range(num_right)]
-        answers += [wrong(f"q{n}", 1) for n in range(num_right, 100)]
+        answers = [an_answer(f"q{n}", gold_slot=n % 4) for n in range(num_right)]
+        answers += [wrong(f"q{n}", 1, gold_slot=n % 4) for n in range(num_right, 100)]
         assert score_rows(answers)[0].at_chance is expected
+
+    def test_always_the_most_frequent_option_is_no_knowledge(self) -> None:
+        """Yes, no, maybe in 276, 169 and 55 of 500: always yes is right in 55.2 % (50.8 to 59.5)."""
+        golds = [0] * 276 + [1] * 169 + [2] * 55
+        answers = [
+            an_answer(f"q{n}", num_options=3, gold_slot=slot, correct=slot == 0)
+            for n, slot in enumerate(golds)
+        ]
+        (row,) = score_rows(answers)
+        assert row.chance == pytest.approx(1 / 3)
+        assert (row.majority, row.baseline, row.at_chance) == (0.552, 0.552, True)
+
+    def test_what_is_above_the_majority_too_is_knowledge(self) -> None:
+        """300 of 500 are 60 % (55.6 to 64.2)."""
+        golds = [0] * 276 + [1] * 169 + [2] * 55
+        answers = [
+            an_answer(f"q{n}", num_options=3, gold_slot=slot, correct=n < 300)
+            for n, slot in enumerate(golds)
+        ]
+        (row,) = score_rows(answers)
+        assert (row.baseline, row.at_chance) == (0.552, False)
+
+
+class TestBaseline:
+    @pytest.mark.parametrize(
+        ("chance", "majority", "n", "expected"),
+        [
+            (0.25, 0.31, 100, 0.25),  # 22.8 to 40.6 %: by luck
+            (0.25, 0.40, 100, 0.40),  # 30.9 to 49.8 %
+            (0.25, 0.31, 1000, 0.31),  # 28.2 to 33.9 %
+            (0.5, 1.0, 3, 0.5),  # 43.8 to 100 %
+            (0.25, None, 100, 0.25),
+            (None, None, 0, None),
+        ],
+    )
+    def test_is_the_majority_where_that_is_shown_to_be_above_chance(
+        self, chance: float | None, majority: float | None, n: int, expected: float | None
+    ) -> None:
+        assert baseline(chance, majority, n) == expected
 
 
 class TestConstraintEffect:
@@ -183,7 +237,31 @@ class TestConstraintEffect:
         assert (effect.n, effect.excluded) == (6, 2)
         assert (effect.b, effect.c, effect.p) == (1, 2, 1.0)
         assert effect.delta == 1 / 6
-        assert effect.agreement == 2 / 6
+        assert numbers(effect.agreement) == share(2, 6)
+
+    def test_its_accuracies_are_those_of_the_pairs(self) -> None:
+        """q6 and q7 have no pair: 3 of 6 right when free, q1, q3 and q8; 4 with the grammar."""
+        (effect,) = constraint_effects([*FREE, *GRAMMAR])
+        assert numbers(effect.accuracy_free) == share(3, 6)
+        assert numbers(effect.accuracy_grammar) == share(4, 6)
+        assert effect.delta == pytest.approx(4 / 6 - 3 / 6)
+
+    def test_what_was_forced_is_counted_apart(self) -> None:
+        """q4 and q5 could not be read when free; q4 is right when forced, one of four options."""
+        (effect,) = constraint_effects([*FREE, *GRAMMAR])
+        assert numbers(effect.forced) == share(1, 2)
+        assert effect.forced_chance == 1 / 4
+
+    def test_where_all_could_be_read_nothing_was_forced(self) -> None:
+        (effect,) = constraint_effects([an_answer(), an_answer(arm="grammar")])
+        assert (effect.forced, effect.forced_chance) == (Rate(None, None, None, 0), None)
+
+    def test_without_discordance_the_interval_has_a_width(self) -> None:
+        """Five right in both: as wide as Wilson's interval of 5 of 5, 56.6 to 100 %."""
+        answers = [an_answer(f"q{n}", arm=arm) for n in range(5) for arm in ("free", "grammar")]
+        (effect,) = constraint_effects(answers)
+        assert (effect.delta, effect.p) == (0.0, 1.0)
+        assert (effect.low, effect.high) == pytest.approx((-0.4345, 0.4345), abs=1e-4)
 
     def test_the_interval_is_clustered_by_source_item(self) -> None:
         """Two source items, one up and one down: whole clusters move together."""
@@ -199,7 +277,7 @@ class TestConstraintEffect:
     def test_unreadable_answers_agree_with_nothing(self) -> None:
         free = no_answer("q1", Outcome.EMPTY)
         (effect,) = constraint_effects([free, replace(free, arm="grammar")])
-        assert effect.agreement == 0.0
+        assert numbers(effect.agreement) == share(0, 1)
 
     def test_needs_both_arms(self) -> None:
         assert constraint_effects([*FREE, *LABEL]) == []
@@ -210,8 +288,9 @@ class TestConstraintEffect:
     def test_only_excluded_pairs_give_an_effect_without_values(self) -> None:
         pair = [no_answer("q1", Outcome.ENGINE_ERROR), an_answer(arm="grammar")]
         (effect,) = constraint_effects(pair)
-        assert (effect.n, effect.excluded, effect.p) == (0, 1, 1.0)
-        assert (effect.delta, effect.low, effect.high, effect.agreement) == (None,) * 4
+        assert (effect.n, effect.excluded, effect.p) == (0, 1, None)
+        assert (effect.delta, effect.low, effect.high) == (None, None, None)
+        assert effect.agreement == effect.accuracy_free == Rate(None, None, None, 0)
 
     def test_does_not_depend_on_what_else_is_scored(self) -> None:
         alone = constraint_effects([*FREE, *GRAMMAR])

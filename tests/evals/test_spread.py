@@ -133,7 +133,16 @@ class TestInteraction:
 
     def test_steps_that_add_up_on_every_item_have_none(self) -> None:
         (row,) = interactions(four("0000", "1000", "0100", "1100"))
-        assert (row.interaction, row.low, row.high) == (0.0, 0.0, 0.0)
+        assert row.interaction == 0.0
+
+    def test_five_items_beyond_the_sum_are_too_few_for_an_interval(self) -> None:
+        """Five of five in one direction have p = 0.0625 by the sign test, six of six 0.03125."""
+        (five,) = interactions(four("00000000", "00000000", "00000000", "11111000"))
+        assert (five.interaction, five.low, five.high) == (-0.625, None, None)
+        (six,) = interactions(four("00000000", "00000000", "00000000", "11111100"))
+        assert six.low is not None
+        assert six.high is not None
+        assert six.high < 0
 
     def test_only_items_with_all_four_are_in(self) -> None:
         (row,) = interactions(four("0000 ", "00! 0", "00000", "01000"))

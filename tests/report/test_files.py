@@ -67,8 +67,11 @@ EFFECT = VariantEffect(
     n=100,
     excluded=1,
     unpaired=3,
+    num_verbatim=0,
     accuracy=Rate(0.22, 0.150, 0.311, 100),
     original=Rate(0.27, 0.193, 0.364, 100),
+    chance=0.25,
+    original_chance=0.25,
     delta=-0.05,
     low=-0.13,
     high=0.03,
@@ -76,6 +79,7 @@ EFFECT = VariantEffect(
     c=7,
     wrong_to_other=31,
     num_unread=10,
+    num_unread_both=0,
     flip_rate=Rate(0.5, 0.404, 0.596, 100),
     p=0.359,
     p_holm=0.718,
@@ -92,6 +96,7 @@ ROBUST = Robustness(
     fewest=2,
     most=3,
     num_alone=0,
+    num_incomplete=0,
     num_excluded=4,
     reacc=Rate(0.1, 0.055, 0.174, 100),
     recon=Rate(0.2, 0.133, 0.289, 100),
@@ -190,11 +195,12 @@ class TestVariantsAsCsv:
     def test_a_row_by_hand(self) -> None:
         assert variants_csv(a_report(variants=(EFFECT,))) == (
             "model,dataset,language,prompt,format,arm,variant,family,verified,n,excluded,unpaired,"
-            "accuracy,accuracy_low,accuracy_high,original,original_low,original_high,"
-            "delta,delta_low,delta_high,right_to_wrong,wrong_to_right,wrong_to_other,num_unread,"
+            "num_verbatim,accuracy,accuracy_low,accuracy_high,original,original_low,original_high,"
+            "delta,delta_low,delta_high,chance,original_chance,"
+            "right_to_wrong,wrong_to_right,wrong_to_other,num_unread,num_unread_both,"
             "flip_rate,flip_rate_low,flip_rate_high,p,p_holm\r\n"
-            "demo,starter,es,plain,json,free,rotate(1),order,true,100,1,3,"
-            "0.22,0.15,0.311,0.27,0.193,0.364,-0.05,-0.13,0.03,12,7,31,10,0.5,0.404,0.596,"
+            "demo,starter,es,plain,json,free,rotate(1),order,true,100,1,3,0,"
+            "0.22,0.15,0.311,0.27,0.193,0.364,-0.05,-0.13,0.03,0.25,0.25,12,7,31,10,0,0.5,0.404,0.596,"
             "0.359,0.718\r\n"
         )
 
@@ -222,7 +228,7 @@ class TestLatex:
         text = scores_latex(a_report(FREE, replace(FREE, arm="grammar", n=98)))
         assert "\\caption{Unperturbed questions, Spanish, data set starter, prompt plain." in text
         assert "in \\% of $n$ questions with 95\\,\\% Wilson intervals; $n$ = 98--100." in text
-        assert "$^{*}$: not shown to be above chance." in text
+        assert "$^{*}$: not shown to be above chance, or above the majority" in text
 
     def test_a_model_is_named_once_and_set_apart(self) -> None:
         other = replace(FREE, model="base")
@@ -248,16 +254,22 @@ class TestLatex:
         assert "77.7" not in scores_latex(a_report(FREE, perturbed))
 
     def test_robustness_by_hand(self) -> None:
-        text = scores_latex(a_report(robustness=(ROBUST,), positions=(BIAS,)))
+        report = a_report(robustness=(ROBUST,), positions=(BIAS,), variants=(EFFECT,))
+        text = scores_latex(report)
         assert table_rows(text)[1] == (
             "demo & json & free & 100 & 10.0 (5.5--17.4) & 20.0 (13.3--28.9)"
             " & typos(0.2) & 15.0 (9.3--23.3) & 20.0 (10.4--29.7) \\\\"
         )
-        assert "over 3 variants of each question, the original included." in text
+        assert "over 2--3 wordings of each question, the original included." in text
+
+    def test_where_no_option_was_moved_there_is_no_position_bias(self) -> None:
+        text = scores_latex(a_report(robustness=(ROBUST,), positions=(BIAS,)))
+        assert table_rows(text)[1].endswith("& 15.0 (9.3--23.3) & -- \\\\")
 
     def test_position_bias_of_another_arm_is_not_shown(self) -> None:
         biases = (replace(BIAS, arm="grammar"),)
-        text = scores_latex(a_report(robustness=(ROBUST,), positions=biases))
+        report = a_report(robustness=(ROBUST,), positions=biases, variants=(EFFECT,))
+        text = scores_latex(report)
         assert table_rows(text)[1].endswith("& 15.0 (9.3--23.3) & -- \\\\")
 
     def test_an_item_count_of_zero_shows_no_numbers(self) -> None:

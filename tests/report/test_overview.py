@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from medlocal.evals.comparing import Comparison, ComparisonRow
+from medlocal.evals.comparing import Comparison, ComparisonRow, OverallRow
 from medlocal.evals.robustness import Robustness
 from medlocal.evals.scoring import ScoreRow, is_at_chance
 from medlocal.evals.stats import wilson
-from medlocal.report.overview import LanguageOverview, Lead, lead_of, overview
+from medlocal.report.overview import LanguageOverview, overview
 from medlocal.report.results import ModelPair, Report
 
 
@@ -46,10 +46,12 @@ def a_row(model: str = "general", hits: int = 60, n: int = 100, **changes: Any) 
     return replace(row, **changes)
 
 
-def a_free_row(model: str = "general", strict: int = 12, lenient: int = 90) -> ScoreRow:
+def a_free_row(
+    model: str = "general", strict: int = 12, lenient: int = 90, **changes: Any
+) -> ScoreRow:
     """The same, free: how many answers of 100 are in the form, and can be read."""
     rates: dict[str, Any] = {"fcr_strict": wilson(strict, 100), "fcr_lenient": wilson(lenient, 100)}
-    return a_row(model, 40, arm="free", **rates)
+    return replace(a_row(model, 40, arm="free", **rates), **changes)
 
 
 def a_comparison(b: int, c: int, n: int = 100, **changes: Any) -> ComparisonRow:
@@ -81,11 +83,41 @@ def a_comparison(b: int, c: int, n: int = 100, **changes: Any) -> ComparisonRow:
     return replace(row, **changes)
 
 
-def a_pair(first: str, second: str, *rows: ComparisonRow) -> ModelPair:
-    return ModelPair(first, second, Comparison(first, second, rows, (), 100, 0, 0, 0))
+def an_overall(b: int, c: int, n: int = 100, **changes: Any) -> OverallRow:
+    """The same over all data sets."""
+    delta = (c - b) / n
+    row = OverallRow(
+        language="en",
+        format="letter",
+        arm="grammar",
+        prompt="plain",
+        datasets=("starter",),
+        n=n,
+        excluded=0,
+        num_items=n,
+        accuracy_first=wilson(n // 2, n),
+        accuracy_second=wilson(n // 2 + c - b, n),
+        delta=delta,
+        low=round(delta - 0.08, 4),
+        high=round(delta + 0.08, 4),
+        b=b,
+        c=c,
+        p=0.5,
+        verdict="no difference shown",
+        smallest=0.14387,
+    )
+    return replace(row, **changes)
 
 
-def turned(row: ComparisonRow) -> ComparisonRow:
+def a_pair(first: str, second: str, *rows: ComparisonRow, **changes: Any) -> ModelPair:
+    """Two models by data set, and over all of them; "overall" alone where there is one data set."""
+    overall = changes.get("overall", ())
+    overall = overall if isinstance(overall, tuple) else (overall,)
+    comparison = Comparison(first, second, rows, (), 100, 0, 0, 0, overall=overall)
+    return ModelPair(first, second, comparison)
+
+
+def turned(row: OverallRow) -> OverallRow:
     """The same comparison with the models the other way round."""
     assert row.delta is not None
     assert row.low is not None
@@ -109,8 +141,10 @@ def first_screen(*rows: ScoreRow, pairs: tuple[ModelPair, ...] = ()) -> Language
     return part
 
 
-BETTER = a_comparison(5, 20, verdict="better", p_holm=0.0041)
+BETTER = an_overall(5, 20, verdict="better", p=0.0041)
 """The second model is 15 points ahead of the first."""
+NOTHING_SHOWN = an_overall(12, 15, p=0.701)
+KNOWS_NOTHING = "guessing gets 25.0 %, always choosing the most frequent right place 30.0 %"
 
 
 class TestOneModel:
@@ -118,24 +152,50 @@ class TestOneModel:
         part = first_screen(a_row(), a_free_row())
         assert part.headline == "English: general is better than guessing."
         assert part.sentences == (
-            "general answers 60.0 % (50.2–69.1, n = 100) of the questions right; guessing gets"
-            " 25.0 %.",
-            "general's free answers can be parsed in part: 12.0 % (7.0–19.8, n = 100) are exactly"
-            " in the form letter; an option can be read from 90.0 %.",
+            f"general answers 60.0 % (50.2–69.1, n = 100) of the questions right; {KNOWS_NOTHING}.",
+            "general's free answers mostly cannot be parsed as they are: 12.0 % (7.0–19.8, n = 100) are"
+            " exactly in the form letter; an option can be read from 90.0 % (82.6–94.5).",
         )
 
     def test_at_chance(self) -> None:
         part = first_screen(a_row(hits=27))
         assert part.headline == ("English: general is not shown to know more than a guesser.")
         assert part.sentences == (
-            "It answers 27.0 % (19.3–36.4, n = 100) of the questions right; guessing gets 25.0 %."
+            f"It answers 27.0 % (19.3–36.4, n = 100) of the questions right; {KNOWS_NOTHING}."
             " Do not rely on its answers.",
         )
+
+    def test_above_chance_and_not_above_the_majority(self) -> None:
+        """Yes, no, maybe, with yes in 55.2 % of 500: 276 right are 55.2 % (50.8 to 59.5)."""
+        part = first_screen(
+            a_row(hits=276, n=500, chance=1 / 3, majority=0.552, dataset="pubmedqa")
+        )
+        assert part.headline == (
+            "English: general is better than guessing, but not shown to be better than always choosing"
+            " the most frequent right place."
+        )
+        assert part.sentences == (
+            "It answers 55.2 % (50.8–59.5, n = 500) of the questions right; guessing gets 33.3 %,"
+            " always choosing the most frequent right place 55.2 %. Do not rely on its answers.",
+        )
+        assert part.lines[0].at_chance
+
+    def test_the_majority_counts_data_set_by_data_set(self) -> None:
+        """Of 500 of a set with a majority of 55.2 % and 500 without: (0.552 + 0.25) / 2 = 40.1 %."""
+        rows = (
+            a_row(hits=250, n=500, chance=1 / 3, majority=0.552, dataset="pubmedqa"),
+            a_row(hits=150, n=500, majority=0.27),
+        )
+        (line,) = first_screen(*rows).lines
+        assert line.baseline == pytest.approx(0.401)
+        assert line.majority == pytest.approx(0.411)
+        assert (line.knowledge, line.at_chance) == (wilson(400, 1000), True)
 
     def test_a_line_holds_the_figures(self) -> None:
         (line,) = first_screen(a_row(), a_free_row()).lines
         assert (line.model, line.how, line.form) == ("general", "letter/grammar", "letter")
         assert (line.knowledge, line.chance, line.at_chance) == (wilson(60, 100), 0.25, False)
+        assert (line.majority, line.baseline) == (0.3, 0.25)
         assert (line.compliance, line.readable) == (wilson(12, 100), wilson(90, 100))
         assert (line.robust, line.num_variants) == (None, 0)
 
@@ -159,17 +219,31 @@ class TestOneModel:
         assert line.knowledge == wilson(60, 100)
 
     @pytest.mark.parametrize(
-        ("strict", "verdict"),
+        ("strict", "n", "verdict"),
         [
-            (100, "can be parsed: 100.0 % (96.3–100.0, n = 100)"),
-            (99, "can be parsed in part: 99.0 % (94.6–99.8, n = 100)"),
-            (1, "can be parsed in part: 1.0 % (0.2–5.4, n = 100)"),
-            (0, "cannot be parsed as they are: 0.0 % (0.0–3.7, n = 100)"),
+            (100, 100, "can be parsed: 100.0 % (96.3–100.0, n = 100)"),
+            (99, 100, "can mostly be parsed: 99.0 % (94.6–99.8, n = 100)"),
+            (4, 4, "can mostly be parsed: 100.0 % (51.0–100.0, n = 4)"),
+            (14, 20, "can be parsed in part: 70.0 % (48.1–85.5, n = 20)"),
+            (1, 1, "are too few to tell whether they can be parsed: 100.0 % (20.7–100.0, n = 1)"),
+            (1, 100, "mostly cannot be parsed as they are: 1.0 % (0.2–5.4, n = 100)"),
+            (0, 100, "cannot be parsed as they are: 0.0 % (0.0–3.7, n = 100)"),
         ],
     )
-    def test_whether_its_answers_can_be_parsed(self, strict: int, verdict: str) -> None:
-        said = first_screen(a_row(), a_free_row(strict=strict)).sentences[-1]
+    def test_whether_its_answers_can_be_parsed_is_said_by_the_interval(
+        self, strict: int, n: int, verdict: str
+    ) -> None:
+        free = a_free_row(fcr_strict=wilson(strict, n), fcr_lenient=wilson(n, n))
+        said = first_screen(a_row(), free).sentences[-1]
         assert said.startswith(f"general's free answers {verdict} are exactly in the form letter")
+
+    def test_free_answers_that_all_failed_say_nothing_of_the_form(self) -> None:
+        none = wilson(0, 0)
+        failed = a_free_row(n=0, excluded=20, fcr_strict=none, fcr_lenient=none)
+        part = first_screen(a_row(), failed)
+        assert part.sentences[1:] == (
+            "No free answer of general counts: nothing is known of its form.",
+        )
 
     def test_where_nothing_was_asked_freely_nothing_is_said_of_it(self) -> None:
         part = first_screen(a_row())
@@ -189,6 +263,7 @@ class TestOneModel:
             fewest=2,
             most=3,
             num_alone=0,
+            num_incomplete=0,
             num_excluded=0,
             reacc=wilson(35, 100),
             recon=wilson(50, 100),
@@ -209,90 +284,181 @@ class TestOneModel:
 class TestTwoModels:
     ROWS = (a_row("general", 55), a_row("clinical", 70))
 
+    def screen(self, *rows: ComparisonRow, overall: OverallRow) -> LanguageOverview:
+        pair = a_pair("general", "clinical", *rows, overall=overall)
+        return first_screen(*self.ROWS, pairs=(pair,))
+
     def test_a_better_one_is_to_be_used(self) -> None:
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", BETTER),))
+        part = self.screen(overall=BETTER)
         assert part.headline == "English: use clinical."
         assert part.sentences == (
-            "clinical answers 70.0 % (60.4–78.1, n = 100) of the questions right; guessing gets"
-            " 25.0 %.",
+            f"clinical answers 70.0 % (60.4–78.1, n = 100) of the questions right; {KNOWS_NOTHING}.",
             "It is better than general: +15.0 points (+7.0 to +23.0, n = 100, p = 0.004).",
         )
         assert [line.model for line in part.lines] == ["clinical", "general"]
 
     def test_no_difference_shown_says_what_could_have_been(self) -> None:
-        """At 27 % discordance 100 questions show 14.4 points: it solves the sample size's formula."""
-        row = a_comparison(12, 15, p_holm=0.701)
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", row),))
-        assert part.headline == ("English: no difference is shown between clinical and general.")
-        assert part.sentences[1] == (
-            "clinical against general: +3.0 points (−5.0 to +11.0, n = 100, p = 0.701);"
-            " this many questions could show 14.4 points or more."
+        part = self.screen(overall=NOTHING_SHOWN)
+        assert part.headline == "English: no difference is shown between clinical and general."
+        assert part.sentences[1:] == (
+            "clinical against general: +3.0 points (−5.0 to +11.0, n = 100, p = 0.701); a true"
+            " difference of 14.4 points or more would have been shown with 80 % power.",
         )
 
     def test_too_few_questions_to_show_anything(self) -> None:
-        """Ten with no discordance: at 20 % it would take 35 points, and 20 is the most there is."""
-        row = a_comparison(0, 0, 10, p_holm=1.0)
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", row),))
+        part = self.screen(overall=an_overall(0, 0, 5, p=1.0, smallest=None))
         assert part.sentences[1].endswith("; too few questions to show any difference.")
 
-    @pytest.mark.parametrize("row", [BETTER, a_comparison(12, 15)])
-    def test_the_difference_is_told_for_the_best_whichever_is_first(
-        self, row: ComparisonRow
-    ) -> None:
-        ahead = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", row),))
-        behind = first_screen(*self.ROWS, pairs=(a_pair("clinical", "general", turned(row)),))
+    @pytest.mark.parametrize("row", [BETTER, NOTHING_SHOWN])
+    def test_the_difference_is_told_for_the_best_whichever_is_first(self, row: OverallRow) -> None:
+        ahead = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", overall=row),))
+        behind = first_screen(
+            *self.ROWS, pairs=(a_pair("clinical", "general", overall=turned(row)),)
+        )
         assert (ahead.headline, ahead.sentences) == (behind.headline, behind.sentences)
 
-    def test_not_asked_the_same_questions(self) -> None:
-        expected = (
-            "English: clinical has the highest accuracy.",
-            "It was not asked the same questions as general: nothing is shown about the two.",
-        )
-        nothing = a_comparison(12, 15)
-        elsewhere = replace(nothing, arm="free"), replace(nothing, language="es")
-        for pairs in ((), (a_pair("general", "clinical", *elsewhere),)):
-            part = first_screen(*self.ROWS, pairs=pairs)
-            assert (part.headline, part.sentences[1]) == expected
-
-    def test_of_several_data_sets_only_one_shows(self) -> None:
-        rows = (BETTER, a_comparison(6, 9, dataset="other", p_holm=0.61))
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", *rows),))
-        assert part.headline == (
-            "English: clinical is shown to be better than general on starter only."
-        )
+    def test_the_test_decides_and_not_the_accuracies(self) -> None:
+        """On what both answered the other one is better, though it got fewer right in all."""
+        part = self.screen(overall=turned(BETTER))
+        assert part.headline == "English: use general."
         assert part.sentences[1] == (
-            "clinical against general: +15.0 points on starter (+7.0 to +23.0, n = 100, p = 0.004);"
-            " +3.0 points on other (−5.0 to +11.0, n = 100, p = 0.610)."
+            "general is better than clinical: +15.0 points (+7.0 to +23.0, n = 100, p = 0.004)."
         )
 
-    def test_better_on_one_data_set_and_worse_on_another(self) -> None:
-        worse = a_comparison(18, 4, dataset="other", verdict="worse", p_holm=0.009)
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", BETTER, worse),))
-        assert part.headline == (
-            "English: clinical is shown to be better than general on starter, and worse on other."
-        )
-        assert "−14.0 points on other (−22.0 to −6.0, n = 100, p = 0.009)" in part.sentences[1]
+    @pytest.mark.parametrize(
+        "change", [{"arm": "free"}, {"language": "es"}, {"format": "json"}, {"prompt": "exam"}]
+    )
+    def test_not_asked_the_same_questions(self, change: dict[str, Any]) -> None:
+        """Another condition, or another prompt, is no test of what the accuracies stand for."""
+        elsewhere = a_pair("general", "clinical", overall=replace(BETTER, **change))
+        for pairs in ((), (elsewhere,)):
+            part = first_screen(*self.ROWS, pairs=pairs)
+            assert (part.headline, part.sentences[1]) == (
+                "English: clinical has the highest accuracy.",
+                "It was not asked the same questions as general: nothing is shown about the two.",
+            )
 
-    def test_the_other_one_is_better_on_the_only_data_set_that_shows(self) -> None:
-        """The accuracy over both sets may favour one, and a single set show that the other is better."""
-        worse = a_comparison(18, 4, dataset="other", verdict="worse", p_holm=0.009)
-        rows = (a_comparison(6, 9), worse)
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", *rows),))
-        assert part.headline == (
-            "English: general is shown to be better than clinical on other only."
-        )
 
-    def test_better_on_all_data_sets(self) -> None:
-        rows = (BETTER, replace(BETTER, dataset="other"))
-        part = first_screen(*self.ROWS, pairs=(a_pair("general", "clinical", *rows),))
+class TestSeveralDataSets:
+    ROWS = (
+        a_row("general", 55),
+        a_row("clinical", 70),
+        a_row("general", 50, dataset="other"),
+        a_row("clinical", 53, dataset="other"),
+    )
+
+    def screen(self, *rows: ComparisonRow, overall: OverallRow) -> LanguageOverview:
+        pair = a_pair("general", "clinical", *rows, overall=overall)
+        return first_screen(*self.ROWS, pairs=(pair,))
+
+    def test_one_test_over_all_of_them_decides(self) -> None:
+        """No set alone shows anything after the correction, and all together do."""
+        part = self.screen(
+            a_comparison(32, 48, 400, p_holm=0.279, num_tests=3),
+            a_comparison(32, 48, 400, dataset="other", p_holm=0.279, num_tests=3),
+            a_comparison(32, 48, 400, dataset="third", p_holm=0.279, num_tests=3),
+            overall=an_overall(96, 144, 1200, p=0.0023, verdict="better"),
+        )
         assert part.headline == "English: use clinical."
+        assert part.sentences[1:] == (
+            "It is better than general: +4.0 points (−4.0 to +12.0, n = 1,200, p = 0.002) over 3 data"
+            " sets.",
+            "By data set, p corrected for 3: starter +4.0 points (−4.0 to +12.0, n = 400, p = 0.279);"
+            " other +4.0 points (−4.0 to +12.0, n = 400, p = 0.279);"
+            " third +4.0 points (−4.0 to +12.0, n = 400, p = 0.279).",
+        )
+
+    def test_a_data_set_on_which_it_is_worse_is_named(self) -> None:
+        part = self.screen(
+            a_comparison(5, 40, verdict="better", p_holm=0.001),
+            a_comparison(18, 4, dataset="other", verdict="worse", p_holm=0.009),
+            overall=an_overall(23, 44, 200, p=0.014, verdict="better"),
+        )
+        assert part.headline == (
+            "English: clinical is shown to be better than general over all data sets, but worse on"
+            " other."
+        )
+        assert part.sentences[1].startswith("clinical against general: +10.5 points ")
+        assert "other −14.0 points (−22.0 to −6.0, n = 100, p = 0.009)" in part.sentences[2]
+
+    def test_what_single_sets_show_is_said_where_all_together_show_nothing(self) -> None:
+        part = self.screen(
+            a_comparison(5, 20, verdict="better", p_holm=0.008),
+            a_comparison(18, 4, dataset="other", verdict="worse", p_holm=0.009),
+            overall=an_overall(23, 24, 200, p=1.0, smallest=0.0955),
+        )
+        assert part.headline == (
+            "English: no difference is shown between clinical and general over all data sets;"
+            " clinical is shown to be better on starter, general is shown to be better on other."
+        )
+        assert "difference of 9.6 points or more" in part.sentences[1]
+
+    def test_another_prompt_of_a_set_is_not_told_beside(self) -> None:
+        rows = (a_comparison(5, 20, prompt="exam"), a_comparison(5, 20, dataset="other"))
+        part = self.screen(*rows, overall=BETTER)
+        assert not any(said.startswith("By data set") for said in part.sentences)
+
+
+class TestWhoIsRanked:
+    def test_a_model_without_an_answer_that_counts_is_named_apart(self) -> None:
+        """It is no better than one at chance, nor than one that is not."""
+        none: dict[str, Any] = {"chance": None, "majority": None, "excluded": 100}
+        broken = a_row("broken", 0, 0, **none)
+        part = first_screen(broken, a_row("guesser", 25))
+        assert part.headline == "English: guesser is not shown to know more than a guesser."
+        assert part.sentences[-1] == (
+            "broken has no answer that counts (100 engine errors or masks not applied), and is not"
+            " ranked."
+        )
+        assert [line.model for line in part.lines] == ["guesser"]
+
+    def test_models_are_ranked_on_the_data_sets_that_all_were_asked(self) -> None:
+        """On medqa clinical is ahead; general's easier questions are no merit of its own."""
+        rows = (
+            a_row("general", 50, dataset="medqa"),
+            a_row("general", 95, dataset="easy"),
+            a_row("clinical", 58, dataset="medqa"),
+        )
+        better = an_overall(0, 8, p=0.0078, verdict="better", datasets=("medqa",))
+        pair = a_pair("general", "clinical", overall=better)
+        part = first_screen(*rows, pairs=(pair,))
+        assert part.headline == "English: use clinical."
+        assert [(line.model, line.knowledge) for line in part.lines] == [
+            ("clinical", wilson(58, 100)),
+            ("general", wilson(50, 100)),
+        ]
+        assert part.sentences[2] == (
+            "The models are ranked on medqa only: not all were asked easy."
+        )
+
+    def test_models_without_a_common_data_set_are_not_ranked(self) -> None:
+        rows = (a_row("general", 90, dataset="easy"), a_row("clinical", 27, dataset="hard"))
+        part = first_screen(*rows)
+        assert part.headline == (
+            "English: the models were asked other data sets, and cannot be ranked."
+        )
+        assert part.sentences == (
+            f"general answers 90.0 % (82.6–94.5, n = 100) of the questions right; {KNOWS_NOTHING}.",
+            f"clinical answers 27.0 % (19.3–36.4, n = 100) of the questions right; {KNOWS_NOTHING}: it"
+            " is not shown to know more than a guesser.",
+        )
 
     def test_both_at_chance(self) -> None:
         part = first_screen(a_row("general", 20), a_row("clinical", 27))
         assert part.headline == "English: no model is shown to know more than a guesser."
         assert part.sentences == (
-            "The best, clinical, answers 27.0 % (19.3–36.4, n = 100) of the questions right;"
-            " guessing gets 25.0 %. Do not rely on their answers.",
+            f"The best, clinical, answers 27.0 % (19.3–36.4, n = 100) of the questions right;"
+            f" {KNOWS_NOTHING}. Do not rely on their answers.",
+        )
+
+    def test_all_above_chance_and_none_above_the_majority(self) -> None:
+        rates: dict[str, Any] = {"chance": 1 / 3, "majority": 0.552}
+        part = first_screen(
+            a_row("general", 250, 500, **rates), a_row("clinical", 276, 500, **rates)
+        )
+        assert part.headline == (
+            "English: no model is shown to be better than always choosing the most frequent right"
+            " place."
         )
 
     def test_a_lucky_one_of_few_questions_does_not_hide_one_that_is_above_chance(self) -> None:
@@ -302,7 +468,8 @@ class TestTwoModels:
         assert "no model" not in part.headline
 
     def test_each_is_told_how_its_answers_can_be_parsed_the_best_first(self) -> None:
-        rows = (*self.ROWS, a_free_row("general", 0), a_free_row("clinical", 100))
+        grammar = (a_row("general", 55), a_row("clinical", 70))
+        rows = (*grammar, a_free_row("general", 0), a_free_row("clinical", 100))
         *_, clinical, general = first_screen(*rows).sentences
         assert clinical.startswith("clinical's free answers can be parsed: ")
         assert general.startswith("general's free answers cannot be parsed as they are: ")
@@ -328,47 +495,3 @@ class TestLanguages:
         part = first_screen(a_row("evil\x1b[31m\u202e"), a_free_row("evil\x1b[31m\u202e"))
         assert part.headline == "English: evil[31m is better than guessing."
         assert not any("\x1b" in said or "\u202e" in said for said in part.sentences)
-
-
-class TestLead:
-    @pytest.mark.parametrize(
-        ("arms", "lead"),
-        [
-            (("free", "label", "grammar"), "grammar"),
-            (("free", "label"), "label"),
-            (("cloze", "free"), "free"),
-            (("cloze",), "cloze"),
-        ],
-    )
-    def test_knowledge_is_read_where_the_form_costs_least(
-        self, arms: tuple[str, ...], lead: str
-    ) -> None:
-        rows = [a_row(arm=arm) for arm in arms]
-        assert lead_of(rows, "en") == Lead("plain", "letter", lead)
-
-    def test_the_usual_prompt_comes_before_a_better_arm(self) -> None:
-        rows = [a_row(prompt="exam"), a_row(arm="free")]
-        assert lead_of(rows, "en") == Lead("plain", "letter", "free")
-
-    def test_without_the_usual_prompt_the_first_by_name_is_taken(self) -> None:
-        rows = [a_row(prompt="student"), a_row(prompt="careful")]
-        assert lead_of(rows, "en") == Lead("careful", "letter", "grammar")
-
-    def test_the_first_format_of_the_study_is_taken(self) -> None:
-        rows = [a_row(format=form) for form in ("reasoned", "json", "phrase")]
-        assert lead_of(rows, "en") == Lead("plain", "phrase", "grammar")
-
-    def test_every_model_must_have_been_asked_so(self) -> None:
-        rows = [a_row("general"), a_row("general", arm="free"), a_row("clinical", arm="free")]
-        assert lead_of(rows, "en") == Lead("plain", "letter", "free")
-
-    def test_models_that_share_no_condition_have_no_lead_and_no_overview(self) -> None:
-        rows = (a_row("general"), a_row("clinical", arm="free"))
-        assert lead_of(rows, "en") is None
-        assert overview(Report((), rows, ())) == ()
-
-    @pytest.mark.parametrize(
-        "change", [{"language": "es"}, {"variant": "upper"}, {"n": 0, "hits": 0}]
-    )
-    def test_only_unperturbed_answers_that_count_lead(self, change: dict[str, Any]) -> None:
-        assert lead_of([a_row(**change)], "en") is None

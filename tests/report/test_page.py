@@ -135,7 +135,13 @@ class TestFile:
         overview = html.split('id="overview"')[1].split("</section>")[0]
         assert "English:" in overview
         assert "Spanish:" in overview
-        assert "can be parsed" in overview
+        assert "parsed" in overview
+        assert "Guessing, majority" in overview
+
+    def test_the_first_screen_has_guessing_and_the_majority_of_every_model(self) -> None:
+        page = to_html(a_report(("one",), 4), ())
+        cell = r'data-head="Guessing, majority">25\.0 %<small>(\d+\.\d) %</small></td>'
+        assert len(re.findall(cell, page)) == 2  # languages
 
     def test_text_of_others_is_escaped(self) -> None:
         report = a_report(("<b>model</b> | \"x\" & 'y'",), 2)

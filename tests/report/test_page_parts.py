@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from medlocal.evals.comparing import Comparison, ComparisonRow
+from medlocal.evals.comparing import Comparison, ComparisonRow, OverallRow, PooledRow
 from medlocal.evals.robustness import VariantEffect
-from medlocal.evals.scoring import ScoreRow
+from medlocal.evals.scoring import ConstraintEffect, ScoreRow
 from medlocal.evals.stats import Rate
 from medlocal.report.blocks import Table
 from medlocal.report.page_models import comparison_section
@@ -21,7 +21,7 @@ from medlocal.report.page_parts import (
     count_range,
     heads,
 )
-from medlocal.report.page_scores import accuracy_section
+from medlocal.report.page_scores import accuracy_section, constraint_section
 from medlocal.report.page_variants import variants_section
 from medlocal.report.results import ModelPair, Report
 
@@ -63,8 +63,11 @@ EFFECT = VariantEffect(
     n=20,
     excluded=0,
     unpaired=0,
+    num_verbatim=0,
     accuracy=HALF,
     original=HALF,
+    chance=0.25,
+    original_chance=0.25,
     delta=-0.35,
     low=-0.55,
     high=-0.15,
@@ -72,6 +75,7 @@ EFFECT = VariantEffect(
     c=0,
     wrong_to_other=2,
     num_unread=1,
+    num_unread_both=0,
     flip_rate=HALF,
     p=0.016,
     p_holm=0.031,
@@ -225,9 +229,62 @@ class TestAccuracy:
         assert ("50.0 % *", "(29.9–70.1)") in table.rows[0]
         assert "not shown to be above chance" in table.note
 
+    def test_accuracy_of_the_readable_has_its_own_n(self) -> None:
+        row = replace(ROW, acc_given_valid=Rate(0.556, 0.337, 0.754, 18))
+        section = accuracy_section(Report((), (row,), ()), Names())
+        assert section is not None
+        table = section.parts[0].figures[0].table
+        assert ("55.6 %", "(33.7–75.4)", "n = 18") in table.rows[0]
+
     def test_perturbed_questions_are_no_part_of_it(self) -> None:
         row = replace(ROW, variant="shuffle")
         assert accuracy_section(Report((), (row,), ()), Names()) is None
+
+
+class TestConstraint:
+    EFFECT = ConstraintEffect(
+        model="general",
+        dataset="starter",
+        language="es",
+        variant="original",
+        verified=True,
+        prompt="plain",
+        format="letter",
+        n=50,
+        excluded=50,
+        accuracy_free=Rate(0.0, 0.0, 0.071, 50),
+        accuracy_grammar=Rate(0.2, 0.112, 0.330, 50),
+        b=0,
+        c=10,
+        p=0.002,
+        delta=0.2,
+        low=0.1,
+        high=0.32,
+        agreement=Rate(0.8, 0.670, 0.888, 50),
+        forced=Rate(0.25, 0.142, 0.402, 40),
+        forced_chance=0.25,
+    )
+
+    def test_its_shares_are_those_of_the_pairs(self) -> None:
+        """Half of all free answers are right, and none of those that have a pair."""
+        free = replace(ROW, n=100, acc_lenient=Rate(0.5, 0.404, 0.596, 100))
+        report = Report((), (free, replace(free, arm="grammar")), (self.EFFECT,))
+        section = constraint_section(report, Names())
+        assert section is not None
+        figure = section.parts[0].figures[0]
+        heads = [head[0] for head in figure.table.headers]
+        cells = dict(zip(heads, figure.table.rows[0], strict=True))
+        assert cells["free"] == ("0.0 %", "(0.0–7.1)")
+        assert cells["grammar"] == ("20.0 %", "(11.2–33.0)")
+        assert cells["points (95 % interval)"] == ("+20.0", "(+10.0 to +32.0)")
+        assert cells["same answer"] == ("80.0 %", "(67.0–88.8)")
+        assert cells["forced: right"] == ("25.0 %", "(14.2–40.2)", "n = 40")
+        assert (cells["forced: guessing"], cells["not in n"]) == (("25.0 %",), ("50",))
+
+    def test_a_gain_is_not_called_knowledge(self) -> None:
+        section = constraint_section(Report((), (ROW,), (self.EFFECT,)), Names())
+        assert section is not None
+        assert "Some of those may be luck" in section.lead
 
 
 class TestModels:
@@ -267,6 +324,72 @@ class TestModels:
         assert part.title == "clinical against general"
         assert "no difference shown" in part.lines[0]
         assert "34.9 points or more" in part.lines[0]
+
+    def test_agreement_and_what_does_not_count_stand_beside(self) -> None:
+        (part,) = self.section(replace(self.ROW, excluded=2, num_tests=3)).parts
+        table = part.more[0].figures[0].table
+        cells = dict(zip((head[0] for head in table.headers), table.rows[0], strict=True))
+        assert cells["same answer"] == ("50.0 %", "(29.9–70.1)")
+        assert (cells["could show"], cells["not in n"]) == (("34.9",), ("2",))
+        assert "with 80 % power, corrected for 3 data sets as p is, in points" in table.note
+
+    def test_all_data_sets_together_and_all_variants_together_are_told(self) -> None:
+        other = replace(self.ROW, dataset="medqa")
+        overall = OverallRow(
+            language="es",
+            format="letter",
+            arm="free",
+            prompt="plain",
+            datasets=("medqa", "starter"),
+            n=40,
+            excluded=0,
+            num_items=40,
+            accuracy_first=HALF,
+            accuracy_second=HALF,
+            delta=0.05,
+            low=-0.1,
+            high=0.2,
+            b=4,
+            c=6,
+            p=0.754,
+            verdict="no difference shown",
+            smallest=0.24,
+        )
+        pooled = PooledRow(
+            language="es",
+            format="letter",
+            arm="free",
+            n=400,
+            excluded=3,
+            num_items=40,
+            accuracy_first=HALF,
+            accuracy_second=HALF,
+            delta=0.06,
+            low=0.01,
+            high=0.11,
+            p=0.031,
+            verdict="better",
+        )
+        comparison = Comparison(
+            "general", "clinical", (self.ROW, other), (pooled,), 400, 0, 0, 0, (overall,)
+        )
+        pair = ModelPair("general", "clinical", comparison)
+        section = comparison_section(Report((), (ROW,), (), pairs=(pair,)), Names())
+        assert section is not None
+        (part,) = section.parts
+        assert part.lines[0] == (
+            "Spanish, 2 data sets together, letter/free: no difference shown, +5.0 points (−10.0 to +20.0,"
+            " n = 40, p = 0.754); a true difference of 24.0 points or more would have been shown with"
+            " 80 % power."
+        )
+        assert part.lines[-1] == (
+            "Over all data sets, prompts and variants that keep the answer in Spanish, letter/free:"
+            " better (+6.0 points, +1.0 to +11.0, p = 0.031; 400 pairs of answers to 40 questions)."
+        )
+        (table,) = part.more[0].tables
+        cells = dict(zip((head[0] for head in table.headers), table.rows[0], strict=True))
+        assert cells["general right"] == ("50.0 %", "(29.9–70.1)")
+        assert (cells["p"], cells["not in n"]) == (("0.031",), ("3",))
 
     def test_what_has_no_partner_is_told(self) -> None:
         (part,) = self.section(self.ROW).parts

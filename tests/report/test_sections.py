@@ -12,7 +12,7 @@ from medlocal.evals.obedience import AnswerSplit
 from medlocal.evals.position import PositionBias
 from medlocal.evals.robustness import Robustness, VariantEffect
 from medlocal.evals.spread import Interaction, PromptSpread, Spread
-from medlocal.evals.stats import wilson
+from medlocal.evals.stats import clustered_wilson, wilson
 from medlocal.report import pairs, sections
 from medlocal.report.blocks import Block, Heading, Lines, Table
 from medlocal.report.overview import overview
@@ -36,8 +36,11 @@ EFFECT = VariantEffect(
     n=100,
     excluded=0,
     unpaired=0,
+    num_verbatim=0,
     accuracy=wilson(45, 100),
     original=wilson(60, 100),
+    chance=0.25,
+    original_chance=0.25,
     delta=-0.15,
     low=-0.23,
     high=-0.07,
@@ -45,6 +48,7 @@ EFFECT = VariantEffect(
     c=5,
     wrong_to_other=11,
     num_unread=0,
+    num_unread_both=0,
     flip_rate=wilson(36, 100),
     p=0.004,
     p_holm=0.0041,
@@ -56,6 +60,7 @@ ROBUSTNESS = Robustness(
     fewest=2,
     most=3,
     num_alone=0,
+    num_incomplete=0,
     num_excluded=0,
     reacc=wilson(30, 100),
     recon=wilson(45, 100),
@@ -108,6 +113,7 @@ SPLIT = AnswerSplit(
     verified=True,
     n=10,
     excluded=0,
+    original=None,
     right=wilson(4, 10),
     wrong_form=wilson(3, 10),
     wrong_knowledge=wilson(2, 10),
@@ -137,11 +143,12 @@ POOLED = PooledRow(
     n=1200,
     excluded=0,
     num_items=100,
-    accuracy_first=0.5,
-    accuracy_second=0.575,
+    accuracy_first=clustered_wilson(600, [12] * 100),
+    accuracy_second=clustered_wilson(690, [12] * 100),
     delta=0.075,
     low=-0.01,
     high=0.16,
+    p=0.0812,
     verdict="no difference shown",
 )
 PAIR = ModelPair(
@@ -222,6 +229,7 @@ class TestRows:
                 ("upper",),
                 ("100",),
                 ("45.0 %", "(35.6–54.8)"),
+                ("25.0 %",),
                 ("−15.0 *", "−23.0 to −7.0"),
                 ("0.004",),
                 ("20 5 11",),
@@ -231,11 +239,16 @@ class TestRows:
     def test_a_difference_that_is_not_shown_has_no_mark(self) -> None:
         effects = (replace(EFFECT, p_holm=0.05), replace(EFFECT, p_holm=None, low=None, high=None))
         table = only_table(sections.variant_tables(a_report(variants=effects)))
-        assert [row[3] for row in table.rows] == [
+        assert [row[4] for row in table.rows] == [
             ("−15.0", "−23.0 to −7.0"),
             ("−15.0", "–"),
         ]
-        assert [row[4] for row in table.rows] == [("0.050",), ("–",)]
+        assert [row[5] for row in table.rows] == [("0.050",), ("–",)]
+
+    def test_chance_before_the_change_stands_beside_another_chance(self) -> None:
+        effects = (replace(EFFECT, variant="drop_distractor", chance=1 / 3),)
+        table = only_table(sections.variant_tables(a_report(variants=effects)))
+        assert table.rows[0][3] == ("33.3 %", "(was 25.0 %)")
 
     def test_unverified_ones_are_marked(self) -> None:
         parts = {
@@ -260,7 +273,7 @@ class TestRows:
                 ("30.0 %", "(21.9–39.6)"),
                 ("45.0 %", "(35.6–54.8)"),
                 ("54.3 %", "(45.0–63.9)"),
-                ("upper", "45.0 %, n = 100"),
+                ("upper", "45.0 %", "(35.6–54.8)", "n = 100"),
             ),
         )
 
@@ -317,8 +330,8 @@ class TestRows:
                 ("accuracy",),
                 ("2",),
                 ("65.0 %", "(21.2)"),
-                ("exam", "50.0 %"),
-                ("plain", "80.0 %"),
+                ("exam", "50.0 %", "(23.7–76.3)"),
+                ("plain", "80.0 %", "(49.0–94.3)"),
                 ("30.0", "(10.0–60.0)"),
             ),
             (
@@ -327,8 +340,8 @@ class TestRows:
                 ("in form",),
                 ("2",),
                 ("65.0 %", "(21.2)"),
-                ("plain", "0.0 %"),
-                ("exam", "100.0 %"),
+                ("plain", "0.0 %", "(0.0–27.8)"),
+                ("exam", "100.0 %", "(72.2–100.0)"),
                 ("100.0", ""),
             ),
         )
@@ -372,12 +385,14 @@ class TestRows:
             both_wrong=None,
             unread=wilson(1, 10),
         )
-        table = only_table(sections.split_tables(a_report(splits=(original, SPLIT))))
+        transformed = replace(SPLIT, original=wilson(7, 10))
+        table = only_table(sections.split_tables(a_report(splits=(original, transformed))))
         assert table.title == "English · general · starter · plain · letter/free"
         assert table.rows == (
             (
                 ("original",),
                 ("10",),
+                ("–",),
                 ("70.0 %", "(39.7–89.2)"),
                 ("–",),
                 ("20.0 %", "(5.7–51.0)"),
@@ -387,6 +402,7 @@ class TestRows:
             (
                 ("upper_text",),
                 ("10",),
+                ("70.0 %", "(39.7–89.2)"),
                 ("40.0 %", "(16.8–68.7)"),
                 ("30.0 %", "(10.8–60.3)"),
                 ("20.0 %", "(5.7–51.0)"),
@@ -420,7 +436,7 @@ class TestRows:
             ("clinical",),
             ("100",),
             ("70.0 %", "(60.4–78.1)"),
-            ("25.0 %",),
+            ("25.0 %", "30.0 %"),
             ("45.0 %", "(35.6–54.8)"),
             ("100.0 %", "(96.3–100.0)"),
             ("–",),
@@ -429,68 +445,6 @@ class TestRows:
     def test_one_model_without_variants_needs_no_table_in_the_overview(self) -> None:
         blocks = sections.overview_blocks(overview(Report((), (a_row(),), ())))
         assert [type(block) for block in blocks] == [Heading, Lines]
-
-
-class TestPairs:
-    def test_the_blocks_of_a_pair(self) -> None:
-        heading, lines, compared, pooled = pairs.pair_blocks((PAIR,))
-        assert heading == Heading("clinical against general", level=3)
-        assert lines == Lines(
-            (
-                "English, starter, letter/grammar: better, +15.0 points (+7.0 to +23.0, n = 100,"
-                " p = 0.004).",
-                "The chat templates differ.",
-                "5 questions were asked in other words of the two, and are left out.",
-                "Only one of the two answered 7 questions (3 and 4); they are left out.",
-            )
-        )
-        assert isinstance(compared, Table)
-        assert compared.rows == (
-            (
-                ("English", "starter"),
-                ("letter", "grammar"),
-                ("100",),
-                ("50.0 %", "(40.4–59.6)"),
-                ("65.0 %", "(55.3–73.6)"),
-                ("+15.0", "+7.0 to +23.0"),
-                ("5 20",),
-                ("0.004",),
-            ),
-        )
-        assert isinstance(pooled, Table)
-        assert pooled.rows == (
-            (
-                ("English",),
-                ("letter", "grammar"),
-                ("1,200",),
-                ("100",),
-                ("50.0 %",),
-                ("57.5 %",),
-                ("+7.5", "−1.0 to +16.0"),
-                ("no difference", "shown"),
-            ),
-        )
-
-    def test_what_is_pooled_is_shown_where_it_adds_something(self) -> None:
-        same = replace(POOLED, n=100)
-        pair = replace(PAIR, comparison=replace(PAIR.comparison, pooled=(same,)))
-        assert len(pairs.pair_blocks((pair,))) == 3
-
-    def test_a_verdict_says_what_could_have_been_shown(self) -> None:
-        """At 27 % discordance 100 questions show 14.4 points."""
-        row = a_comparison(12, 15, p_holm=0.701, smallest=0.14387)
-        assert pairs.verdict_sentence(row) == (
-            "English, starter, letter/grammar: no difference shown, +3.0 points (−5.0 to +11.0,"
-            " n = 100, p = 0.701); this many questions could have shown 14.4 points or more."
-        )
-        few = replace(row, smallest=None)
-        assert pairs.verdict_sentence(few).endswith("; too few questions to show any.")
-
-    def test_a_verdict_on_nothing_is_said(self) -> None:
-        empty = replace(a_comparison(0, 0), n=0, delta=None, p=None, p_holm=None)
-        assert pairs.verdict_sentence(empty) == (
-            "English, starter, letter/grammar: no question has an answer of both that counts."
-        )
 
 
 class TestTheWholeReport:

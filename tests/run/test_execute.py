@@ -559,7 +559,7 @@ class TestToysOfKnownWorth:
         for effect in report.effects:
             assert (effect.n, effect.b, effect.c) == (self.N, self.N - num_a, 0)
             assert effect.delta == (num_a - self.N) / self.N
-            assert effect.agreement == num_a / self.N
+            assert effect.agreement.value == num_a / self.N
 
     def test_following_the_form_and_knowing_nothing(self, store: Store) -> None:
         report = self.report(store, lambda _, is_json: '{"answer": "A"}' if is_json else "A")
@@ -570,7 +570,7 @@ class TestToysOfKnownWorth:
             else:
                 assert shares(row) == (1.0, 1.0, share, share)
         for effect in report.effects:
-            assert (effect.b, effect.c, effect.delta, effect.agreement) == (0, 0, 0.0, 1.0)
+            assert (effect.b, effect.c, effect.delta, effect.agreement.value) == (0, 0, 0.0, 1.0)
 
     def test_knowing_all_and_following_the_form(self, store: Store) -> None:
         report = self.report(

@@ -112,9 +112,9 @@ def first_transformed(prompt: str) -> str:
         ("backwards", "al revés"): words[::-1],
         ("capital letters", "en mayúsculas"): words.upper(),
         ("as a word",): "one",
-        ("como palabra",): "uno",
+        ("escrita con letras",): "uno",
         ("all the incorrect options", "todas las opciones incorrectas"): "B, C, D",
-        ("directly behind it", "pegado detrás"): "A!",
+        ("directly behind it", "justo detrás"): "A!",
     }
     told = [reply for marks, reply in replies.items() if any(mark in prompt for mark in marks)]
     return told[0] if told else "A"
@@ -164,14 +164,13 @@ class TestAlwaysA:
         (row,) = self.report(store, *GOLD_AT).robustness
         assert (row.n, row.fewest, row.most) == (NUM_ITEMS, 4, 4)
         assert (row.reacc, row.recon) == (wilson(0, 8), wilson(0, 8))
-        assert (row.pairwise, row.low, row.high) == (0.0, 0.0, 0.0)
+        none_of_eight = wilson(0, 8)
+        assert (row.pairwise, row.low, row.high) == (0.0, none_of_eight.low, none_of_eight.high)
 
-    def test_with_the_original_one_pair_of_ten_is_equal(self, store: Store) -> None:
-        """The original and its equal among the four: 1 of (5 · 4) / 2 pairs."""
+    def test_the_original_is_one_of_the_four_and_no_fifth(self, store: Store) -> None:
         (row,) = self.report(store, "original", *GOLD_AT).robustness
-        assert (row.n, row.fewest, row.most) == (NUM_ITEMS, 5, 5)
-        assert (row.reacc, row.recon) == (wilson(0, 8), wilson(0, 8))
-        assert row.pairwise == pytest.approx(0.1)
+        assert (row.n, row.fewest, row.most) == (NUM_ITEMS, 4, 4)
+        assert (row.reacc, row.recon, row.pairwise) == (wilson(0, 8), wilson(0, 8), 0.0)
         assert row.worst == ("gold_at(B)", wilson(0, 8))
 
     def test_its_preference_for_the_first_slot_shows(self, store: Store) -> None:
@@ -189,19 +188,20 @@ class TestAlwaysA:
         assert row.total_variation == 0.75
 
     def test_moving_the_gold_away_from_a_takes_what_it_got_by_luck(self, store: Store) -> None:
-        """Original: 2 of 8 right. `gold_at(A)`: all 8, so that 6 are gained: p = 2 / 2⁶, times four
-        tests of one family. Elsewhere none is right and 2 are lost: p = 2 / 2², times three.
-
-        Of the six that were wrong before, two are asked as they were and keep their answer; in the
-        other four another option stands at A.
+        """Original: 2 of 8 right, those with the gold at A, which `gold_at(A)` leaves as they are. The
+        other 6 are gained: p = 2 / 2⁶, times four tests of one family. Elsewhere 2 are left as they
+        are, and of the other 6 none is right and 2 are lost: p = 2 / 2², times three. In the four that
+        were wrong before, another option stands at A.
         """
         to_a, *others = self.report(store, "original", *GOLD_AT).variants
-        assert (to_a.b, to_a.c, to_a.wrong_to_other, to_a.delta) == (0, 6, 0, 0.75)
+        assert (to_a.n, to_a.num_verbatim) == (6, 2)
+        assert (to_a.b, to_a.c, to_a.wrong_to_other, to_a.delta) == (0, 6, 0, 1.0)
         assert (to_a.p, to_a.p_holm) == (0.03125, 0.125)
         for effect in others:
             assert (effect.b, effect.c, effect.wrong_to_other) == (2, 0, 4)
-            assert (effect.delta, effect.p, effect.p_holm) == (-0.25, 0.5, 1.0)
-            assert effect.flip_rate == wilson(6, 8)
+            assert effect.delta == pytest.approx(-1 / 3)
+            assert (effect.p, effect.p_holm) == (0.5, 1.0)
+            assert effect.flip_rate == wilson(6, 6)
 
 
 def test_knowing_all_and_transforming_nothing(store: Store) -> None:
