@@ -83,6 +83,18 @@ def mebibytes(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:,.2f} GiB"
 
 
+def steps_told() -> Progress:
+    """Progress that names each long step once, when it begins, and draws nothing."""
+    told: set[str] = set()
+
+    def tell(description: str, done: int, total: int | None) -> None:
+        if description not in told:
+            told.add(description)
+            narrate(description)
+
+    return tell
+
+
 @contextmanager
 def transfer_bar() -> Iterator[Progress]:
     """A progress bar for files on stderr; where that is no terminal, a line per task."""

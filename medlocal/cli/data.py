@@ -18,6 +18,7 @@ from medlocal.cli.console import (
     print_json,
     print_table,
     settings,
+    steps_told,
     transfer_bar,
 )
 
@@ -258,10 +259,10 @@ def _token_counter(model: str | None, here: "Settings") -> Iterator[Callable[[st
         return
     from medlocal.hub import find_model
     from medlocal.libllama import LlamaModel
-    from medlocal.weights.inspect import read_gguf
+    from medlocal.weights.gate import admit
 
     path = find_model(model, here)
-    read_gguf(path)  # its header is checked before llama.cpp sees the file
+    admit(path, here, steps_told())
     with LlamaModel(path) as loaded:
         yield lambda text: len(loaded.tokenize(text.encode()))
 

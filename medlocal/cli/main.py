@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from medlocal import __version__
-from medlocal.cli import comparing, data, doctor, models, planning, regrading, results, running
+from medlocal.cli import (
+    comparing,
+    data,
+    doctor,
+    importance,
+    inspecting,
+    models,
+    planning,
+    quantizing,
+    regrading,
+    results,
+    running,
+)
 from medlocal.cli.console import narrate
 from medlocal.errors import MedlocalError
 
@@ -35,6 +47,9 @@ app.command("export")(results.export)
 app.command("show")(results.show)
 app.command("regrade")(regrading.regrade)
 app.command("perturbations")(planning.perturbations)
+app.command("imatrix")(importance.imatrix)
+app.command("quantize")(quantizing.quantize)
+app.command("inspect")(inspecting.inspect)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -20,6 +20,7 @@ from medlocal.cli.console import (
 if TYPE_CHECKING:
     from medlocal.catalog import ModelCard
     from medlocal.settings import Settings
+    from medlocal.weights.inspect import GGUFInfo
 
 app = typer.Typer(
     help="Model cards: list them, get their files, check them.",
@@ -45,20 +46,20 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_model(model: ModelOrPath, as_json: AsJson = False) -> None:
-    """Show all that is known of a model, and where it was read."""
+    """Show all that is known of a model, and the whole way of its file: from where, made by what.
+
+    The way stands in the GGUF's own metadata, where medlocal or llama.cpp's quantiser made it, and in
+    the receipt of what was pulled. `medlocal inspect` shows what is in the file.
+    """
     from medlocal.catalog import model_card
     from medlocal.hub import is_path
 
+    here = settings()
     if is_path(model):
-        _print_file(_file_values(model), as_json=as_json)
+        _print_shown(_file_values(model, with_way=True), as_json=as_json)
         return
-    values = _values(model_card(model), settings())
-    if as_json:
-        print_json(values)
-    else:
-        source = values.pop("source")
-        print_facts({k: _cell(v) for k, v in values.items()})
-        print_facts({f"source.{k}": _cell(v) for k, v in source.items()})
+    card = model_card(model)
+    _print_shown({**_values(card, here), **_pulled_values(card, here)}, as_json=as_json)
 
 
 @app.command("pull")
@@ -103,7 +104,28 @@ def verify(model: ModelOrPath, as_json: AsJson = False) -> None:
         print(f"{verified.id}: as expected, sha256 {verified.sha256}")
 
 
-def _file_values(model: str) -> dict[str, Any]:
+def file_way(info: "GGUFInfo", sha256: str, here: "Settings") -> dict[str, Any]:
+    """How a file came to be, as its metadata says, and what of it was proved here.
+
+    Args:
+        info: of the file.
+        sha256: of the file.
+        here: whose memory the gate has.
+    """
+    from medlocal.weights.gate import gate_memory, remembered_gates
+    from medlocal.weights.provenance import read_provenance
+
+    way = asdict(read_provenance(info))
+    passed = [gate for gate in remembered_gates(gate_memory(here)) if gate.sha256 == sha256]
+    return {
+        **{name: value or None for name, value in way.items()},
+        "quantisation": info.main_quantisation,
+        "sha256": sha256,
+        "gate": [f"passed {gate.when} with llama.cpp {gate.commit}" for gate in passed],
+    }
+
+
+def _file_values(model: str, *, with_way: bool = False) -> dict[str, Any]:
     """What a GGUF's own header says, and its checksum.
 
     Raises:
@@ -112,10 +134,12 @@ def _file_values(model: str) -> dict[str, Any]:
     from medlocal.hub import file_sha256, find_model
     from medlocal.weights.inspect import read_gguf
 
-    path = find_model(model, settings())
+    here = settings()
+    path = find_model(model, here)
     info = read_gguf(path)
     with transfer_bar() as progress:
         sha256 = file_sha256(path, progress)
+    way = {"way": file_way(info, sha256, here)} if with_way else {}
     return {
         "path": str(path),
         "bytes": info.size,
@@ -125,7 +149,48 @@ def _file_values(model: str) -> dict[str, Any]:
         "parameters": info.num_parameters,
         "context_length": info.context_length,
         "has_chat_template": bool(info.chat_template),
+        **way,
     }
+
+
+def _pulled_values(card: "ModelCard", here: "Settings") -> dict[str, Any]:
+    """What lies here of a model: when it was got, its files, and the way of its GGUF."""
+    from medlocal.hub import pulled_model
+    from medlocal.hub.receipts import current_receipt
+    from medlocal.weights.inspect import read_gguf
+
+    pulled, receipt = pulled_model(card, here), current_receipt(card, here)
+    if pulled is None or receipt is None:
+        return {"pulled": None, "way": None}
+    got = {"source": receipt.source, "revision": receipt.revision, "time": receipt.time}
+    files = {entry.name: f"sha256 {entry.sha256}" for entry in receipt.files}
+    is_file = pulled.path.is_file()
+    way = file_way(read_gguf(pulled.path), pulled.sha256, here) if is_file else None
+    return {"pulled": {**got, "files": files}, "way": way}
+
+
+def _print_shown(values: dict[str, Any], *, as_json: bool) -> None:
+    """Facts, those of a table under its name; what the file does not say of its way is left out."""
+    if as_json:
+        print_json(values)
+        return
+    facts: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            facts |= _flat(name, value)
+        elif name not in {"pulled", "way"}:
+            facts[name] = _cell(value)
+    print_facts(facts)
+
+
+def _flat(name: str, table: dict[str, Any]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(f"{name}.{key}", value)
+        elif name != "way" or value:
+            flat[f"{name}.{key}"] = _cell(value)
+    return flat
 
 
 def _print_file(values: dict[str, Any], *, as_json: bool) -> None:

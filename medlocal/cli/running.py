@@ -18,6 +18,7 @@ from medlocal.cli.console import (
     print_json,
     settings,
     stdout,
+    steps_told,
     transfer_bar,
 )
 from medlocal.errors import UsageError
@@ -208,8 +209,10 @@ def _backend(here: Settings, spec: "RunSpec", model: str) -> "LlamaBackend":
 
     path = find_model(model, here)
     name = model if path.name != Path(model).name else path.stem
-    backend = LlamaBackend(name, path, here, spec.mode, spec.context)
+    backend = LlamaBackend(name, path, here, spec.mode, spec.context, progress=steps_told())
     backend.check()
+    for warning in backend.warnings:
+        narrate(f"! {name}: {warning}")
     return backend
 
 

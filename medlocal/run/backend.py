@@ -18,6 +18,7 @@ from medlocal.errors import MedlocalError
 from medlocal.files import Progress, file_sha256, no_progress
 from medlocal.run.asking import ASKING_VERSION, Asker
 from medlocal.settings import Settings
+from medlocal.weights.gate import Gate, examine, pass_gate
 from medlocal.weights.inspect import GGUFInfo, read_gguf
 from medlocal.weights.template import ChatTemplate, check_bos
 
@@ -112,6 +113,16 @@ class LlamaBackend:
         return ChatTemplate.from_gguf(self.info)
 
     @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What the file's checks found that is no reason to refuse it; no weight is read for it."""
+        return examine(self.info)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The proof that llama.cpp may load the file here: the first time, a load in a child process."""
+        return pass_gate(self.info, self.sha256, self.settings, self.progress)
+
+    @cached_property
     def sha256(self) -> str:
         """Of the file; remembered, because large files take long."""
         return file_sha256(self.path, self.progress, self.settings.home / "hashes.json")
@@ -157,13 +168,13 @@ class LlamaBackend:
         return 8 if self.info.has_super_blocks else 2
 
     def check(self) -> None:
-        """Read the header and the template, before any job is planned.
+        """Do the checks that need no load, before any job is planned.
 
         Raises:
             MissingError, RefusedError: the file is not there or must not be used.
         """
-        assert self.info
         assert self.template
+        assert self.warnings is not None
 
     def identity(self) -> dict[str, object]:
         """The file, the build and the mode: another of these may give another answer."""
@@ -182,8 +193,15 @@ class LlamaBackend:
         }
 
     def asker(self) -> Asker:
-        """Load the weights; tokenising and masks need only their vocabulary."""
+        """Load the weights, once the gate let the file through.
+
+        Tokenising and masks need only their vocabulary.
+
+        Raises:
+            RefusedError: llama.cpp crashed on the file, hung or refused it.
+        """
         if self._model is None:
+            assert self.gate
             self._model = libllama.LlamaModel(self.path, repack=self.repacks)
         bos = partial(check_bos, bos_id=self.info.bos_id, add_bos=self.info.wants_bos)
         return Asker(self._model, self.template, bos)
@@ -238,6 +256,8 @@ class LlamaBackend:
         if self._model:
             facts["layers_offloaded"] = self._model.layers_offloaded
             facts["weights_bytes"] = self._model.size_bytes
+        if "gate" in vars(self):
+            facts["gate"] = {"passed": self.gate.when, "warnings": list(self.gate.warnings)}
         if self._decoder:
             facts |= self._decoder.facts()
             cells = self._decoder.options.num_cells

@@ -19,6 +19,7 @@ from medlocal.run.backend import EXACT_ROWS, FAST_ROWS, LlamaBackend, Needs, cho
 from medlocal.settings import Settings
 from tests.fakes import ListGrammar, ToyDecoder
 from tests.weights.gguf_files import CHATML, write_model
+from tests.weights.tiny_llama import string, tiny_llama, write_tiny_llama
 
 law = settings(max_examples=60, deadline=None)
 
@@ -126,15 +127,26 @@ def a_backend(path: Path, **changes: Any) -> LlamaBackend:
 
 
 class TestLlamaBackend:
-    def test_a_sound_file_passes_the_check(self, path: Path) -> None:
-        a_backend(path).check()
+    def test_a_sound_file_passes_the_check(self, tmp_path: Path) -> None:
+        a_backend(write_tiny_llama(tmp_path / "tiny.gguf")).check()
+
+    def test_a_file_that_contradicts_itself_is_refused_by_the_check(self, path: Path) -> None:
+        with pytest.raises(RefusedError, match="has the shape"):
+            a_backend(path).check()
+
+    def test_a_hostile_template_is_refused_by_the_check(self, tmp_path: Path) -> None:
+        changes = {"tokenizer.chat_template": string(CHATML + "{{ messages.__class__ }}")}
+        path = write_tiny_llama(tmp_path / "tiny.gguf", tiny_llama().changed(**changes))
+        with pytest.raises(RefusedError, match="reaches for '__class__'"):
+            a_backend(path).check()
 
     def test_a_file_that_is_not_there_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError):
             a_backend(tmp_path / "none.gguf").check()
 
     def test_a_model_without_a_chat_template_is_refused(self, tmp_path: Path) -> None:
-        path = write_model(tmp_path / "base.gguf", chat_template=None)
+        recipe = tiny_llama().changed(tokenizer__chat_template=None)
+        path = write_tiny_llama(tmp_path / "base.gguf", recipe)
         with pytest.raises(RefusedError, match="has no chat template"):
             a_backend(path).check()
 
