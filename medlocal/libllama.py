@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,9 @@ class Log:
 
     def __init__(self) -> None:
         self.lines: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
+        self.listener: Callable[[int, str], None] | None = None
+        """Told of all that is logged, as it comes: the level and a piece, which may be part of a
+        line; None = nobody is. Called from C, so what it raises is lost."""
         self._callback: Any = None
 
     def install(self, lib: Any) -> None:
@@ -43,7 +46,10 @@ class Log:
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _user: object) -> None:
-        line = text.decode("utf-8", "replace").rstrip("\n")
+        piece = text.decode("utf-8", "replace")
+        if self.listener is not None:
+            self.listener(level, piece)
+        line = piece.rstrip("\n")
         if level != _DEBUG and line.strip(". "):
             self.lines.append((level, line))
 
