@@ -15,6 +15,7 @@ from medlocal.cli import (
     inspecting,
     models,
     planning,
+    quality,
     quantizing,
     regrading,
     results,
@@ -49,6 +50,7 @@ app.command("regrade")(regrading.regrade)
 app.command("perturbations")(planning.perturbations)
 app.command("imatrix")(importance.imatrix)
 app.command("quantize")(quantizing.quantize)
+app.command("quality")(quality.quality)
 app.command("inspect")(inspecting.inspect)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
