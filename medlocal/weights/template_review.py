@@ -263,7 +263,8 @@ def _own_words(template: ChatTemplate, tree: "nodes.Template") -> Iterator[Findi
     for text in alone:
         if text not in always:
             text = f"gives instructions of its own where no system text is given: {_cut(text)}"
-            yield Finding("warning", text)
+            # Every prompt of a run has a system text: nobody need be told before one.
+            yield Finding("note", text)
     spoken = [n for call in tree.find_all(nodes.Call) if _complains(call) for n in call.args]
     fixed = [n.value for n in tree.find_all(nodes.Const) if n not in spoken]
     fixed += [n.data for n in tree.find_all(nodes.TemplateData)]

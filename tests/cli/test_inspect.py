@@ -313,6 +313,7 @@ class TestShow:
 
     @pytest.mark.weights
     def test_a_pulled_model_shows_its_receipt_and_its_file(self, cli: Cli, workspace: Path) -> None:
+        (workspace / "gate.json").unlink(missing_ok=True)
         found = cli("models", "show", "smollm2-135m-instruct", "--json").json
         assert found["pulled"]["revision"] == "0.1.2"
         assert found["pulled"]["files"] == {

@@ -209,9 +209,10 @@ def test_a_base_model_has_no_template_to_refuse(
 def test_warnings_of_the_template_are_kept(
     here: Settings, loads: list[Path], tmp_path: Path
 ) -> None:
-    recipe = tiny_llama().changed(tokenizer__chat_template=string(SMOLLM2))
+    talkative = "You know all that was written until 2023. " + SMOLLM2
+    recipe = tiny_llama().changed(tokenizer__chat_template=string(talkative))
     (warning,) = admit(write_tiny_llama(tmp_path / "smol.gguf", recipe), here).warnings
-    assert warning.startswith("the chat template gives instructions of its own")
+    assert warning.startswith("the chat template puts words of its own into every conversation")
     (remembered,) = remembered_gates(memory(here))
     assert remembered.warnings == (warning,)
 
@@ -243,6 +244,4 @@ def test_a_file_goes_through_the_whole_gate(path: Path, here: Settings) -> None:
 def test_the_demo_model_passes(demo_model: Path, here: Settings) -> None:
     passed = admit(demo_model, here)
     assert passed.ends == (0, 2, 4)  # <|endoftext|>, <|im_end|>, and <reponame> as llama.cpp has it
-    assert [w.partition(" '")[0] for w in passed.warnings] == [
-        "the chat template gives instructions of its own where no system text is given:"
-    ]
+    assert passed.warnings == ()

@@ -115,7 +115,7 @@ def test_characters_that_cannot_be_seen_are_told(character: str) -> None:
 
 
 def test_a_default_system_text_is_told() -> None:
-    assert found(SMOLLM2, "warning") == [
+    assert found(SMOLLM2, "note") == [
         "gives instructions of its own where no system text is given:"
         " 'You are a helpful AI assistant named SmolLM, trained by Hugging Face'"
     ]
