@@ -9,8 +9,10 @@ import typer
 from medlocal import __version__
 from medlocal.cli import (
     comparing,
+    converting,
     data,
     doctor,
+    fitting,
     importance,
     inspecting,
     models,
@@ -48,10 +50,12 @@ app.command("export")(results.export)
 app.command("show")(results.show)
 app.command("regrade")(regrading.regrade)
 app.command("perturbations")(planning.perturbations)
+app.command("convert")(converting.convert)
 app.command("imatrix")(importance.imatrix)
 app.command("quantize")(quantizing.quantize)
 app.command("quality")(quality.quality)
 app.command("inspect")(inspecting.inspect)
+app.command("fit")(fitting.fit)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from medlocal import __version__
 from medlocal.errors import MedlocalError, UsageError
-from medlocal.libllama import build_info
+from medlocal.libllama import available_memory, build_info
 from medlocal.weights.header import TensorInfo
 from medlocal.weights.inspect import GGUFInfo
 from medlocal.weights.kernels import slow_types
@@ -134,7 +134,7 @@ def plan_quantisation(request: QuantizeRequest) -> Plan:
             enough room.
     """
     checked = check_request(request)
-    buffer_bytes = _buffer_bytes(_available_memory())
+    buffer_bytes = _buffer_bytes(available_memory())
     commit = build_info()["commit"]
     files = []
     with Quantizer() as quantizer:
@@ -298,15 +298,6 @@ def _fallbacks(checked: Checked, file: PlannedFile) -> Iterator[str]:
 
 def _padded(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def _available_memory() -> int | None:
-    """Bytes that programs can have without swapping; None where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    found = re.search(r"^MemAvailable: +(\d+) kB", meminfo.read_text(encoding="ascii"), re.M)
-    return int(found[1]) * 1024 if found else None
 
 
 def _buffer_bytes(available: int | None) -> int:

@@ -302,7 +302,7 @@ def test_a_result_that_is_larger_than_its_source_is_warned_of(
 
 
 def planned(asked: QuantizeRequest, monkeypatch: pytest.MonkeyPatch, available: int) -> Plan:
-    monkeypatch.setattr(quantization_plan, "_available_memory", lambda: available)
+    monkeypatch.setattr(quantization_plan, "available_memory", lambda: available)
     return plan_quantisation(asked)
 
 
