@@ -154,6 +154,15 @@ def devices() -> list[Device]:
     return found
 
 
+def available_memory() -> int | None:
+    """Bytes of memory that programs can have without swapping; None where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    found = re.search(r"^MemAvailable: +(\d+) kB", meminfo.read_text(encoding="ascii"), re.M)
+    return int(found[1]) * 1024 if found else None
+
+
 def build_info() -> dict[str, str]:
     """Which llama.cpp this is: the commit identifies it, its build number does not."""
     lib, base = library(), ggml("ggml-base")

@@ -82,7 +82,8 @@ def imatrix(
 
     Example: medlocal imatrix model.gguf --text en:notes_en.txt --text es:notas/ -o model.imatrix.gguf
     """
-    from medlocal.hub import file_sha256, find_model
+    from medlocal.hub import find_model
+    from medlocal.weights.gate import admit
     from medlocal.weights.imatrix import ImatrixRequest, collect
 
     here = settings()
@@ -96,7 +97,7 @@ def imatrix(
     if threads is not None and threads < 1:
         raise UsageError("--threads must be at least 1", hint="leave it out to use every core")
     with transfer_bar() as progress:
-        sha256 = file_sha256(path, progress, here.home / "hashes.json")
+        sha256 = admit(path, here, progress).sha256
     request = ImatrixRequest(
         model=path,
         model_sha256=sha256,
