@@ -22,6 +22,8 @@ KEYS = {
     "parent_sha256": "medlocal.parent.sha256",
     "requantised_from": "medlocal.requantised_from",
     "llama_commit": "medlocal.llama_commit",
+    "corpus_sha256": "medlocal.imatrix.corpus_sha256",
+    "corpus_shares": "medlocal.imatrix.shares",
     "imatrix_file": "quantize.imatrix.file",
     "imatrix_dataset": "quantize.imatrix.dataset",
     "imatrix_entries": "quantize.imatrix.entries_count",
@@ -48,10 +50,14 @@ class Provenance:
     """The main type of that GGUF, where it was quantised already."""
     llama_commit: str = ""
     """The llama.cpp that wrote the tensors."""
+    corpus_sha256: str = ""
+    """Of all the text that the importance matrix was measured on, where medlocal made the matrix."""
+    corpus_shares: str = ""
+    """The languages' shares of that text: "en=1/2 es=1/2"."""
     imatrix_file: str = ""
     """The importance matrix, as it was named when it was used."""
     imatrix_dataset: str = ""
-    """The text that it was measured on."""
+    """The text that it was measured on; of several files the first."""
     imatrix_entries: int = 0
     """Tensors that it covers."""
     imatrix_chunks: int = 0

@@ -17,6 +17,7 @@ from medlocal import __version__
 from medlocal.errors import MedlocalError, UsageError
 from medlocal.libllama import available_memory, build_info
 from medlocal.weights.header import TensorInfo
+from medlocal.weights.importance import shares_to_texts
 from medlocal.weights.inspect import GGUFInfo
 from medlocal.weights.kernels import slow_types
 from medlocal.weights.provenance import KEYS, Provenance, fitted
@@ -152,8 +153,13 @@ def plan_quantisation(request: QuantizeRequest) -> Plan:
 def _job(checked: Checked, wanted: Recipe, buffer_bytes: int, commit: str) -> Job:
     request = checked.request
     output, embedding = request.output_type, request.embedding_type
+    matrix = checked.matrix
     made = Provenance(
-        version=__version__, requantised_from=checked.requantised_from, llama_commit=commit
+        version=__version__,
+        requantised_from=checked.requantised_from,
+        llama_commit=commit,
+        corpus_sha256=matrix.corpus_sha256 or "" if matrix else "",
+        corpus_shares=" ".join(shares_to_texts(matrix.shares)) if matrix else "",
     )
     return Job(
         source=str(request.source),
