@@ -91,7 +91,7 @@ def quality(
     request = _request(here, paths, text or [], chunks, chunk_tokens)
     check_request(request)
     spec = None if no_tasks else _spec(here, (reference, *quantised), request, suite, limit)
-    backends = [] if spec is None else _backends(here, spec)
+    backends = [] if spec is None else backends_of(here, spec)
     measured = _measure(request)
     tasks = None if spec is None else _ask(here, spec, backends)
     report = QualityReport(measured, tasks)
@@ -168,11 +168,11 @@ def _spec(
     return replace(spec, languages=common or spec.languages)
 
 
-def _backends(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
+def backends_of(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
     from medlocal.cli import running
 
     try:
-        return running._backends(here, spec)
+        return running.backends_of(here, spec)
     except RefusedError as error:
         raise RefusedError(
             error.message, hint="--no-tasks measures on texts only, which needs no chat template"
@@ -201,11 +201,11 @@ def _ask(here: Settings, spec: "RunSpec", backends: "list[LlamaBackend]") -> "Ta
     from medlocal.run import RunStopped, start_run
     from medlocal.store import Store
 
-    running._tell_left_out(here, spec)
+    running.tell_sets_left_out(here, spec)
     facts = [backend.model_facts() for backend in backends]
     with Store(here.store_path) as store:
         try:
-            with running._watching() as control:
+            with running.watching() as control:
                 summary = start_run(spec, store, backends, facts, control)
         except RunStopped as stop:
             hint = "the same command carries on: what was measured and answered is kept"

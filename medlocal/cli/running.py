@@ -126,7 +126,7 @@ def run(
         context=context,
         settings=here,
     )
-    _tell_left_out(here, spec)
+    tell_sets_left_out(here, spec)
     if dry_run:
         _preview(here, spec, as_json=as_json)
     else:
@@ -140,7 +140,7 @@ def _preview(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
 
     with Store(here.store_path) as store:
         previews = {
-            backend.name: preview_run(spec, store, backend) for backend in _backends(here, spec)
+            backend.name: preview_run(spec, store, backend) for backend in backends_of(here, spec)
         }
     if as_json:
         print_json({name: estimate.to_json() for name, (_, estimate) in previews.items()})
@@ -150,7 +150,7 @@ def _preview(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
         print("\n".join([f"model: {name}", *estimate_lines(estimate)]))
 
 
-def _tell_left_out(here: Settings, spec: "RunSpec") -> None:
+def tell_sets_left_out(here: Settings, spec: "RunSpec") -> None:
     """Say which sets are not asked and why, and which are not what their cards expect."""
     from medlocal.data.library import is_here, known_set, unexpected
 
@@ -199,7 +199,8 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _backends(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
+def backends_of(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
+    """The models of a spec, their files checked and nothing loaded yet."""
     return [_backend(here, spec, model) for model in spec.models]
 
 
@@ -220,9 +221,9 @@ def _start(here: Settings, spec: "RunSpec", *, as_json: bool) -> None:
     from medlocal.run import RunStopped, start_run
     from medlocal.store import Store
 
-    backends = _backends(here, spec)
+    backends = backends_of(here, spec)
     facts = [backend.model_facts() for backend in backends]
-    with Store(here.store_path) as store, _watching() as control:
+    with Store(here.store_path) as store, watching() as control:
         try:
             summary = start_run(spec, store, backends, facts, control)
         except RunStopped as stop:
@@ -237,8 +238,8 @@ def _resume(here: Settings, name: str, *, as_json: bool) -> None:
 
     with Store(here.store_path) as store:
         run_id = store.run(name).id
-        backends = _backends(here, RunSpec.from_json(store.run(run_id).spec))
-        with _watching() as control:
+        backends = backends_of(here, RunSpec.from_json(store.run(run_id).spec))
+        with watching() as control:
             try:
                 summary = resume_run(run_id, store, backends, control)
             except RunStopped:
@@ -279,7 +280,7 @@ def _finish(here: Settings, store: "Store", summary: "Summary", *, as_json: bool
 
 
 @contextmanager
-def _watching() -> Iterator[Any]:
+def watching() -> Iterator[Any]:
     """Show progress on stderr, and turn Ctrl-C into a clean stop; a second one stops at once."""
     from medlocal.cli.planning import tell_estimate, tell_left_out
     from medlocal.run import Control

@@ -15,7 +15,7 @@ from medlocal.evals.stats import Rate, wilson
 from medlocal.report import wording
 from medlocal.report.blocks import AT_CHANCE_MARK, Block, Cell, Heading, Lines, Table, p_cell
 from medlocal.report.quality_tasks import ReferenceScore, Tasks
-from medlocal.report.tables import _markdown, _print
+from medlocal.report.tables import block_markdown, print_blocks
 from medlocal.weights.divergence import Divergence, Estimated
 from medlocal.weights.quality_results import FileFacts, Measured, Quality, TextFacts
 
@@ -107,12 +107,12 @@ def quality_blocks(report: QualityReport) -> list[Block]:
 
 def print_quality(report: QualityReport, console: "Console") -> None:
     """Print the report for a terminal of 80 columns or more."""
-    _print(quality_blocks(report), console)
+    print_blocks(quality_blocks(report), console)
 
 
 def quality_markdown(report: QualityReport) -> str:
     """The report as Markdown."""
-    lines = (line for block in quality_blocks(report) for line in [*_markdown(block), ""])
+    lines = (line for block in quality_blocks(report) for line in [*block_markdown(block), ""])
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PAGE = Path(__file__).parent / "assets" / "page.css"
 _WIDTH, _HEIGHT = 7.6, 4.8
 """Inches."""
-_MARGINS = {"left": 0.1, "right": 0.97, "bottom": 0.13}
+_MARGINS = {"left": 0.115, "right": 0.97, "bottom": 0.13}
 """Of the axes, as shares of the figure; their upper edge leaves room for the labels."""
 _LARGE = 2 * 2**30
 """From this size on, in bytes, gibibytes are easier to read."""

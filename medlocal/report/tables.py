@@ -62,7 +62,7 @@ def _plain_all(values: Sequence["DataclassInstance"]) -> list[object]:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, with a newline at its end."""
-    return "\n".join(line for block in _layout(report) for line in [*_markdown(block), ""])
+    return "\n".join(line for block in _layout(report) for line in [*block_markdown(block), ""])
 
 
 def print_terminal(report: Report, console: "Console", *, is_brief: bool = False) -> None:
@@ -74,18 +74,18 @@ def print_terminal(report: Report, console: "Console", *, is_brief: bool = False
         is_brief: of a report with variants or many prompts, only what sums them up. Others are whole.
     """
     if not is_brief or not _is_varied(report):
-        _print(_layout(report), console)
+        print_blocks(_layout(report), console)
         return
     parts = [*_head(report), *_sums(report)]
     more = (
         "`medlocal report` shows each variant; `medlocal report -o report.html` shows everything."
     )
-    _print([*parts, Lines((more,))], console)
+    print_blocks([*parts, Lines((more,))], console)
 
 
 def print_pair(pair: ModelPair, console: "Console") -> None:
     """Print the comparison of two models, as `print_terminal` does."""
-    _print(pairs.pair_blocks([pair]), console)
+    print_blocks(pairs.pair_blocks([pair]), console)
 
 
 def pair_to_json(pair: ModelPair) -> object:
@@ -93,7 +93,8 @@ def pair_to_json(pair: ModelPair) -> object:
     return wording.plain(asdict(pair))
 
 
-def _print(parts: Iterable[Block], console: "Console") -> None:
+def print_blocks(parts: Iterable[Block], console: "Console") -> None:
+    """Print the blocks of a report on a terminal."""
     from rich.segment import Segments
     from rich.text import Text
 
@@ -189,7 +190,8 @@ def _json_row(row: ScoreRow) -> dict[str, object]:
     return plain
 
 
-def _markdown(block: Block) -> list[str]:
+def block_markdown(block: Block) -> list[str]:
+    """The lines of a block in Markdown."""
     match block:
         case Heading():
             return [f"{'#' * block.level} {_escaped(block.text)}"]
