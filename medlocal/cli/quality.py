@@ -91,7 +91,7 @@ def quality(
     request = _request(here, paths, text or [], chunks, chunk_tokens)
     check_request(request)
     spec = None if no_tasks else _spec(here, (reference, *quantised), request, suite, limit)
-    backends = [] if spec is None else backends_of(here, spec)
+    backends = [] if spec is None else _backends_of(here, spec)
     measured = _measure(request)
     tasks = None if spec is None else _ask(here, spec, backends)
     report = QualityReport(measured, tasks)
@@ -168,7 +168,7 @@ def _spec(
     return replace(spec, languages=common or spec.languages)
 
 
-def backends_of(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
+def _backends_of(here: Settings, spec: "RunSpec") -> "list[LlamaBackend]":
     from medlocal.cli import running
 
     try:
