@@ -1,15 +1,17 @@
 """Single answers for the page's browser: which of them are shown, and how they are packed.
 
 Texts are stored once: most lines of a prompt are those of another prompt, and the system turn is that
-of all. Which answers are taken depends on nothing but their items' ids, and an item comes with all
-its variants and arms or not at all, so that whatever is to be read side by side is there. How the
-page shows them is not known here.
+of all. Which answers are taken depends on nothing but their items' ids and their number. An item comes
+with all that was asked of it or not at all; where too few items would fit, with all its variants and
+arms under one prompt and in one form, so that whatever is to be read side by side is there. How the page
+shows them is not known here.
 """
 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -24,6 +26,11 @@ from medlocal.store import Record, Store, StoredGrade, StoredJob
 
 MOST = 10_000
 """Answers that a page holds."""
+FEWEST_ITEMS = 10
+"""Items of a language that a page has room for before it leaves out parts of them."""
+
+_Placed = tuple[tuple[int, ...], str, str, str]
+"""Part, language, hash of the source item, item."""
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -74,7 +81,9 @@ def read_questions(
     """The graded answers of some runs, as far as there is room for them.
 
     Items are taken in the order of a hash of their source item, by turns from every language; the
-    first that does not fit ends it. A job of several runs is taken once.
+    first that does not fit ends it. Where fewer than `FEWEST_ITEMS` of a language fit, items are taken
+    under the prompt and in the form that was asked most, then under the next. A job of several runs is
+    taken once.
 
     Args:
         store: the workspace's.
@@ -191,31 +200,50 @@ def _packed_answer(question: Question, texts: _Texts) -> list[object]:
     ]
 
 
-def _chosen(answers: Iterable[GradedAnswer], most: int) -> set[str]:
+def _chosen(answers: Collection[GradedAnswer], most: int) -> set[str]:
     """The keys of those that are taken."""
-    items: dict[tuple[str, str, str], list[str]] = {}
+    whole = _fitting(answers, most, lambda answer: ())
+    items = {(answer.language, answer.item_id) for answer in answers if answer.key in whole}
+    languages = {answer.language for answer in answers}
+    if len(whole) == len(answers) or len(items) >= FEWEST_ITEMS * len(languages):
+        return whole
+    # Of a question that was asked a thousand times over, its variants under one prompt and in one form
+    # are what is read side by side; the condition with most answers comes first.
+    numbers = Counter((answer.prompt, answer.format) for answer in answers)
+    ranks = {
+        name: rank for rank, name in enumerate(sorted(numbers, key=lambda n: (-numbers[n], n)))
+    }
+    return _fitting(answers, most, lambda answer: (ranks[answer.prompt, answer.format],))
+
+
+def _fitting(
+    answers: Iterable[GradedAnswer], most: int, part_of: Callable[[GradedAnswer], tuple[int, ...]]
+) -> set[str]:
+    """The keys of the items, or of the parts of items, that fit; parts in the order of their numbers."""
+    groups: dict[_Placed, list[str]] = {}
     for answer in answers:
         digest = hashlib.sha256(answer.group_id.encode("utf-8")).hexdigest()
-        items.setdefault((answer.language, digest, answer.item_id), []).append(answer.key)
+        place = (part_of(answer), answer.language, digest, answer.item_id)
+        groups.setdefault(place, []).append(answer.key)
     chosen: set[str] = set()
-    for item in _by_turns(sorted(items)):
-        if len(chosen) + len(items[item]) > most:
+    for place in _by_turns(sorted(groups)):
+        if len(chosen) + len(groups[place]) > most:
             break
-        chosen |= set(items[item])
+        chosen |= set(groups[place])
     return chosen
 
 
-def _by_turns(items: Sequence[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
-    """The first item of every language, then the second of every language, and so on.
+def _by_turns(places: Sequence[_Placed]) -> Iterator[_Placed]:
+    """Part by part: the first item of every language, then the second of every language, and so on.
 
     Args:
-        items: sorted, the language first.
+        places: sorted.
     """
     ranked = []
-    for _, group in groupby(items, key=lambda item: item[0]):
-        ranked += [(rank, item) for rank, item in enumerate(group)]
-    for _, item in sorted(ranked):
-        yield item
+    for _, group in groupby(places, key=lambda place: place[:2]):
+        ranked += [(place[0], rank, place) for rank, place in enumerate(group)]
+    for *_, place in sorted(ranked):
+        yield place
 
 
 def _flips(answers: Collection[GradedAnswer]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Which answers the page holds, and how they are packed."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,31 @@ class TestChoice:
         few, more = ({q.key for q in read_questions(store, [run], most=most)} for most in (8, 100))
         assert few < more
         assert len(more) == 24
+
+    def test_where_few_questions_fit_the_condition_that_was_asked_most_comes_first(
+        self, tmp_path: Path
+    ) -> None:
+        """Six questions, of each 12 answers: under `plain` two variants in two arms, and under eight
+        others the original in one arm. Whole, room for 48 is four questions; in parts it is all six
+        under `plain`, and then one after the other under `p0`, as long as there is room."""
+        usual = [
+            a_job(an_item(number, language), variant, arm)
+            for language in ("en", "es")
+            for number in range(3)
+            for variant in ("original", "rotate(1)")
+            for arm in ("free", "label")
+        ]
+        others = [
+            replace(job, key=f"{job.key}-{n}", prompt=f"p{n}")
+            for job in usual
+            if (job.variant, job.arm) == ("original", "free")
+            for n in range(8)
+        ]
+        store, run = fill(tmp_path, [(job, graded(job, 0)) for job in (*usual, *others)])
+        found = read_questions(store, [run], most=48)
+        numbers = Counter(question.prompt for question in found)
+        assert (numbers["plain"], sum(numbers.values())) == (24, 48)
+        assert numbers == {"plain": 24, "p0": 6, "p1": 6, "p2": 6, "p3": 6}
 
 
 class TestFlips:
