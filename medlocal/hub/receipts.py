@@ -230,7 +230,7 @@ def _no_single_gguf(card: ModelCard, folder: Path) -> MissingError:
         )
     return MissingError(
         f"{card.id} is a checkpoint, and llama.cpp reads GGUF: {folder}",
-        hint="convert it to GGUF and give that file's path: a path works wherever an id does",
+        hint=f"`medlocal convert {card.id} {card.id}.gguf` makes one; its path works wherever an id does",
     )
 
 
