@@ -6,6 +6,7 @@ a file that somebody will trust (weights, a receipt, a report) publishes it the 
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -23,6 +24,16 @@ CHUNK = 1 << 20
 """Bytes read or written at a time: large enough to be quick, small enough for a bar that moves."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WRITING = _FULL | {errno.EFBIG}
+"""What only a write can fail with."""
+_ROOM_HINT = "make room, or set MEDLOCAL_HOME to a folder on another disk, and do the same again"
+_FORBIDDEN = "change the permissions, or name another place"
+_HINTS = {
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "name a place that can be written to",
+    errno.EFBIG: "neither the disk nor `ulimit -f` may forbid files of that size",
+}
 
 # A file changed twice within one tick of the file system's clock can keep its size and its time.
 # As git does for its index, a file this young is hashed again rather than remembered.
@@ -45,7 +56,8 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
     """Open a `.part` beside `path` that becomes `path` once it is whole and on the disk.
 
     Where the block raises, nothing is published and the part is removed. A process that is killed
-    leaves at most a `.part`: never half a file under the final name.
+    leaves at most a `.part`: never half a file under the final name. Errors of the disk name the
+    final file, whose name the user knows.
     """
     # Not tempfile: its files are readable by their owner only, and a replace keeps that.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -55,10 +67,41 @@ def publish(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and _is_about(error, part):
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
+
+
+def _is_about(error: OSError, part: Path) -> bool:
+    """Whether an error befell the part: one of a write names no file."""
+    if error.filename is None:
+        return error.errno in _WRITING
+    return str(error.filename) == str(part)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The parts of a file that `publish` could not remove, its process having been killed.
+
+    One that another process is just writing is among them.
+    """
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
+
+
+def leftover_notes(path: Path, act: str) -> list[str]:
+    """What a user should know of each of the `leftovers`.
+
+    Args:
+        path: the final file.
+        act: what makes such files, with its article: "a conversion".
+    """
+    return [
+        f"{part} was left by {act} that was killed, or is being written by another one: where none"
+        " runs, remove it"
+        for part in leftovers(path)
+    ]
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -92,9 +135,12 @@ def file_sha256(path: Path, progress: Progress | None = None, cache: Path | None
         return str(known[-1])
     digest = _read_sha256(path, progress or no_progress)
     if cache is not None and _signature(path) == before and _is_settled(before):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes may write at once; the later one wins, and what is lost is hashed again.
-        atomic_write(cache, json.dumps(_remembered(cache) | {key: [*before, digest]}, indent=0))
+        # A cache that cannot be written, as in an installation that many share, costs time, never
+        # an answer.
+        with suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes may write at once; the later one wins, and what is lost is hashed again.
+            atomic_write(cache, json.dumps(_remembered(cache) | {key: [*before, digest]}, indent=0))
     return digest
 
 
@@ -116,8 +162,12 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(where: Path, room_hint: str | None = None) -> Iterator[None]:
     """Turn what the operating system says of a disk into an error that a user can act on.
+
+    Args:
+        where: the file or folder that is named where the system names none.
+        room_hint: what to do where the disk is full; None = move MEDLOCAL_HOME.
 
     Raises:
         MedlocalError: the disk is full, or a file could not be read or written.
@@ -125,24 +175,34 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise disk_full(folder) from error
-        where = error.filename or folder
-        raise MedlocalError(f"{where}: {error.strerror or error}") from error
+        raise disk_error(error, where, room_hint) from error
 
 
-def require_room(folder: Path, num_bytes: int) -> None:
-    """Raise MedlocalError where the disk that holds `folder` has less than `num_bytes` free."""
-    if shutil.disk_usage(folder).free < num_bytes:
-        raise disk_full(folder)
+def disk_error(error: OSError, where: Path, room_hint: str | None = None) -> MedlocalError:
+    """The error for a user; the arguments are those of `disk_errors`."""
+    if error.errno in _FULL:
+        return disk_full(where, room_hint)
+    message = f"{error.filename or where}: {error.strerror or error}"
+    return MedlocalError(message, hint=_HINTS.get(error.errno or 0))
 
 
-def disk_full(folder: Path) -> MedlocalError:
-    """The error for a disk that has no room left under `folder`."""
-    return MedlocalError(
-        f"the disk that holds {folder} is full",
-        hint="make room, or set MEDLOCAL_HOME to a folder on another disk, and do the same again",
-    )
+def require_room(folder: Path, num_bytes: int, hint: str | None = None) -> None:
+    """Raise MedlocalError where the disk that holds `folder` has less than `num_bytes` free.
+
+    Args:
+        folder: which exists.
+        num_bytes: that are to be written there.
+        hint: what to do about it; None = move MEDLOCAL_HOME.
+    """
+    if (free := shutil.disk_usage(folder).free) < num_bytes:
+        full = disk_full(folder, hint)
+        detail = f"{num_bytes:,} bytes are needed, and {free:,} are free"
+        raise MedlocalError(f"{full.message}: {detail}", hint=full.hint)
+
+
+def disk_full(where: Path, hint: str | None = None) -> MedlocalError:
+    """The error for a disk that has no room left for `where`; `hint` as in `require_room`."""
+    return MedlocalError(f"the disk that holds {where} is full", hint=hint or _ROOM_HINT)
 
 
 def bytes_under(folder: Path) -> int:
@@ -169,10 +229,10 @@ def _is_settled(signature: list[int]) -> bool:
 
 
 def _remembered(cache: Path) -> dict[str, list[object]]:
-    # A cache that is damaged is an empty one: it costs time, never a wrong answer.
+    # A cache that is damaged or may not be read is an empty one: it costs time, never a wrong answer.
     try:
         entries = json.loads(cache.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     if not isinstance(entries, dict):
         return {}

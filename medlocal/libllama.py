@@ -13,20 +13,34 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from medlocal.errors import RefusedError
+from medlocal.errors import MedlocalError, RefusedError, UsageError
 
 _LOG_LINES = 400
 _BUSY_CORES = 0.5
 """From here on another process is taken to be at work."""
 _DEBUG, _ERROR = 1, 4
 """ggml's own levels; llama_cpp's table of them is off by one."""
+_OUT_OF_MEMORY = (
+    r"(?i)failed to allocate|unable to allocate|cannot allocate memory|out of ?memory|malloc failed"
+)
+"""How ggml and its devices say that memory ran out."""
+_MIB = 2**20
+_BUFFER = re.compile(r"(\S+)\s+(model|KV|compute) buffer size =\s*([\d.]+) MiB")
+_PARTS = {"model": "weights", "KV": "kv", "compute": "compute"}
+
+SplitMode = Literal["none", "layer", "row"]
+"""How several GPUs share a model: not at all, whole layers each, or every matrix by its rows."""
+
+
+class OutOfMemoryError(MedlocalError):
+    """Memory ran out, on a device or beside it: the same may work with less."""
 
 
 class Log:
@@ -56,6 +70,11 @@ class Log:
     def errors(self) -> str:
         """The last errors it logged, in one line; "" where there are none."""
         return "; ".join(line for level, line in self.lines if level == _ERROR)[-500:]
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether one of the lines says that memory ran out."""
+        return self.search(_OUT_OF_MEMORY) is not None
 
     def search(self, pattern: str) -> re.Match[str] | None:
         """The last line that fits."""
@@ -154,6 +173,28 @@ def devices() -> list[Device]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One that llama.cpp made."""
+
+    name: str
+    """Of its kind and device: "CPU_Mapped", "CUDA0", …"""
+    part: str
+    """What it holds: "weights", "kv" or "compute"."""
+    num_bytes: int
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it lies in the CPU's memory: pinned memory for a GPU does, too."""
+        return self.name.startswith("CPU") or self.name.endswith("_Host")
+
+
+def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
+    """The buffers that llama.cpp's log tells of, in MiB with two decimals."""
+    found = (match for line in lines if (match := _BUFFER.search(line)))
+    return tuple(Buffer(m[1], _PARTS[m[2]], round(float(m[3]) * _MIB)) for m in found)
+
+
 def available_memory() -> int | None:
     """Bytes of memory that programs can have without swapping; None where the system does not say."""
     meminfo = Path("/proc/meminfo")
@@ -185,7 +226,18 @@ class LlamaModel:
     """Let llama.cpp repack weights for this processor. For K-quants the repacked kernels give
     other last bits when a prompt is split elsewhere, so exact mode does without."""
     gpu_layers: int = -1
-    """Layers to offload; -1 = all that there are, where there is a GPU."""
+    """Layers to offload, the output among them, from the last one on; -1 = all that there are, where
+    there is a GPU."""
+    split_mode: SplitMode = "layer"
+    """How several GPUs share what is offloaded."""
+    tensor_split: tuple[float, ...] = ()
+    """For each GPU its part of what is offloaded, in llama.cpp's order; () = by their free memory."""
+    main_gpu: int = 0
+    """The GPU that holds all, where `split_mode` is "none"."""
+    layers_offloaded: int = field(init=False, default=0)
+    """Layers really on a GPU, as llama.cpp's log says."""
+    buffers: tuple[Buffer, ...] = field(init=False, default=())
+    """Where the weights really lie, as its log says."""
     handle: Any = field(init=False, repr=False, default=None)
     """llama.cpp's pointer; None once it is closed."""
     _vocab: Any = field(init=False, repr=False, default=None)
@@ -194,23 +246,62 @@ class LlamaModel:
         """Load the file.
 
         Raises:
+            OutOfMemoryError: there is not enough memory for the weights.
             RefusedError: llama.cpp cannot load it.
         """
         lib = library()
         LOG.lines.clear()
-        params = lib.llama_model_default_params()
-        params.use_extra_bufts = self.repack
-        params.n_gpu_layers = self.gpu_layers
+        params, splits = self._params(lib)
         self.handle = lib.llama_model_load_from_file(str(self.path).encode(), params)
+        del splits  # llama.cpp has its own copy by now
         if not self.handle:
-            raise RefusedError(
-                f"llama.cpp could not load {self.path}: {LOG.errors() or 'no reason given'}",
-                hint="check the file with `medlocal models verify`, or get it again",
-            )
+            raise self._failure()
         self._vocab = lib.llama_model_get_vocab(self.handle)
         found = LOG.search(r"offloaded (\d+)/(\d+) layers")
         self.layers_offloaded = int(found[1]) if found else 0
-        """Layers really on a GPU, as llama.cpp's log says."""
+        self.buffers = read_buffers(line for _, line in LOG.lines)
+
+    def _params(self, lib: Any) -> tuple[Any, Any]:
+        """Parameters of the load, and an array that must live until it is done."""
+        params = lib.llama_model_default_params()
+        params.use_extra_bufts = self.repack
+        params.n_gpu_layers = self.gpu_layers
+        params.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{self.split_mode.upper()}")
+        params.main_gpu = self.main_gpu
+        most = int(lib.llama_max_devices())
+        if len(self.tensor_split) > most:
+            raise UsageError(
+                f"{len(self.tensor_split)} parts for GPUs, and this llama.cpp knows {most} at most"
+            )
+        # llama.cpp reads as many as it could have devices, not as many as there are.
+        splits = (ctypes.c_float * most)(*self.tensor_split)
+        if self.tensor_split:
+            params.tensor_split = ctypes.cast(splits, ctypes.POINTER(ctypes.c_float))
+        return params, splits
+
+    def _failure(self) -> MedlocalError:
+        reason = LOG.errors() or "no reason given"
+        if LOG.is_out_of_memory:
+            return OutOfMemoryError(
+                f"not enough memory for the weights of {self.path}: {reason}",
+                hint="free memory, or take a smaller quantisation: `medlocal fit` says which",
+            )
+        return RefusedError(
+            f"llama.cpp could not load {self.path}: {reason}",
+            hint="check the file with `medlocal models verify`, or get it again",
+        )
+
+    def reload(self, gpu_layers: int, tensor_split: tuple[float, ...] = ()) -> None:
+        """Load the same file again with its layers elsewhere; its contexts must be closed before.
+
+        The vocabulary stays what it was, so that whoever holds this object need not know.
+
+        Raises:
+            OutOfMemoryError: there is not enough memory; the model is closed then.
+        """
+        self.close()
+        self.gpu_layers, self.tensor_split = gpu_layers, tensor_split
+        self.__post_init__()
 
     def close(self) -> None:
         """Free the weights. Contexts must be closed before."""

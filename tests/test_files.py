@@ -20,6 +20,8 @@ from medlocal.files import (
     disk_errors,
     exclusive,
     file_sha256,
+    leftover_notes,
+    leftovers,
     publish,
     require_room,
 )
@@ -191,6 +193,82 @@ def test_a_damaged_cache_is_an_empty_one(tmp_path: Path, reads: list[Path], cont
     assert json.loads(cache.read_text())[str(path)][-1] == ABC
 
 
+@pytest.fixture
+def no_folder(tmp_path: Path) -> Path:
+    """A file where a folder would have to be: nothing can be read or written below it."""
+    (tmp_path / "home").write_bytes(b"")
+    return tmp_path / "home"
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(
+    tmp_path: Path, no_folder: Path, reads: list[Path]
+) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+
+    assert file_sha256(tmp_path / "abc", cache=no_folder / "hashes.json") == ABC
+    assert reads == [tmp_path / "abc"]
+
+
+def test_a_cache_that_cannot_be_read_is_an_empty_one(tmp_path: Path, reads: list[Path]) -> None:
+    path, cache = tmp_path / "abc", tmp_path / "hashes.json"
+    path.write_bytes(b"abc")
+    cache.symlink_to("/proc/self/mem")  # its first byte can be read by nobody
+
+    assert file_sha256(path, cache=cache) == ABC
+    assert reads == [path]
+
+
+def test_what_killed_writers_left_is_found_by_the_name_of_the_file(tmp_path: Path) -> None:
+    for name in (".a[1].gguf.0123abcd.part", ".a1.gguf.0123abcd.part", ".a[1].gguf.x"):
+        (tmp_path / name).write_bytes(b"")
+
+    assert leftovers(tmp_path / "a[1].gguf") == [tmp_path / ".a[1].gguf.0123abcd.part"]
+    assert leftover_notes(tmp_path / "a[1].gguf", "a conversion") == [
+        f"{tmp_path}/.a[1].gguf.0123abcd.part was left by a conversion that was killed, or is being"
+        " written by another one: where none runs, remove it"
+    ]
+
+
+def test_a_place_that_is_not_there_is_told_by_the_name_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "a.txt"
+
+    with pytest.raises(MedlocalError) as info, disk_errors(tmp_path):
+        atomic_write(path, b"")
+
+    assert info.value.message == f"{path}: No such file or directory"
+
+
+def test_a_place_that_may_not_be_written_to_is_told_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(part: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(part))
+
+    monkeypatch.setattr(Path, "open", forbid)
+    with pytest.raises(MedlocalError) as info, disk_errors(tmp_path):
+        atomic_write(tmp_path / "a.txt", b"")
+
+    assert info.value.message == f"{tmp_path}/a.txt: Permission denied"
+    assert info.value.hint == "change the permissions, or name another place"
+
+
+def test_a_file_that_grows_too_large_is_named(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from medlocal.files import atomic_write, disk_errors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "with disk_errors(Path('elsewhere')): atomic_write(Path(sys.argv[1]), bytes(9999))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert f"MedlocalError: {tmp_path}/large: File too large" in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_lock_makes_the_second_wait(tmp_path: Path) -> None:
     lock, waiting = tmp_path / "lock", threading.Event()
     order: list[str] = []
@@ -232,6 +310,13 @@ def test_a_full_disk_names_the_folder_and_the_way_out(tmp_path: Path, number: in
     assert "MEDLOCAL_HOME" in str(info.value.hint)
 
 
+def test_a_full_disk_is_told_with_the_way_out_that_the_caller_knows(tmp_path: Path) -> None:
+    with pytest.raises(MedlocalError) as info, disk_errors(tmp_path, "choose another -o"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert info.value.hint == "choose another -o"
+
+
 def test_another_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
 
@@ -246,8 +331,11 @@ def test_room_is_what_the_disk_has_free(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
 
     require_room(tmp_path, 100)
-    with pytest.raises(MedlocalError, match="is full"):
-        require_room(tmp_path, 101)
+    with pytest.raises(MedlocalError, match="is full: 1,001 bytes are needed, and 100 are free"):
+        require_room(tmp_path, 1001)
+    with pytest.raises(MedlocalError) as info:
+        require_room(tmp_path, 101, "choose another -o")
+    assert info.value.hint == "choose another -o"
 
 
 def test_bytes_are_counted_in_all_folders(tmp_path: Path) -> None:

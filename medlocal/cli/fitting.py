@@ -38,6 +38,8 @@ _SHOWN_TYPES = 6
 _SAME_MODEL = 1e-3
 """Within which two counts of parameters, one of them from rounded figures, are the same."""
 _PARTS = ("weights", "kv", "compute", "logits")
+_TABLE_DEVICES = 4
+"""Side by side in one table: as many as 80 columns hold."""
 _PART_NAMES = {"kv": "keys and values", "compute": "to compute", "logits": "logits"}
 
 
@@ -290,20 +292,24 @@ def _advice(plan: "MemoryPlan", best: str | None) -> str:
 
 
 def _print_plan(plan: "MemoryPlan") -> None:
-    rows = [
-        (
-            part.device.name,
-            mebibytes(part.device.free_bytes),
-            mebibytes(part.device.reserve_bytes),
-            f"{len(part.layers)} of {plan.num_layers}",
-            *(_size(getattr(part, f"{name}_bytes")) for name in _PARTS),
-            mebibytes(part.needed_bytes),
-            "yes" if part.fits else "NO",
-        )
-        for part in plan.per_device
-    ]
+    """A column for each device: there are fewer of them than of figures."""
     parts = [_PART_NAMES.get(name, name) for name in _PARTS]
-    print_table(("device", "free", "kept free", "layers", *parts, "needed", "fits"), rows)
+    names = ("free", "kept free", "layers", *parts, "needed", "fits")
+    for start in range(0, len(plan.per_device), _TABLE_DEVICES):
+        shown = plan.per_device[start : start + _TABLE_DEVICES]
+        columns = [
+            (
+                mebibytes(part.device.free_bytes),
+                mebibytes(part.device.reserve_bytes),
+                f"{len(part.layers)} of {plan.num_layers}",
+                *(_size(getattr(part, f"{name}_bytes")) for name in _PARTS),
+                mebibytes(part.needed_bytes),
+                "yes" if part.fits else "NO",
+            )
+            for part in shown
+        ]
+        headers = ("memory", *(part.device.name for part in shown))
+        print_table(headers, zip(names, *columns, strict=True))
 
 
 def _size(num_bytes: int) -> str:

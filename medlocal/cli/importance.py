@@ -1,12 +1,12 @@
 """`medlocal imatrix`: which weights matter for a user's own text, before quantising."""
 
-import re
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,12 +24,10 @@ from medlocal.cli.console import (
 from medlocal.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from medlocal.weights.corpus import CorpusPart
     from medlocal.weights.imatrix import Collected, ImatrixProgress, ImatrixRequest
 
 _LINE_SECONDS = 15.0
 """Between two lines of progress where stderr is no terminal."""
-_LANGUAGE = re.compile(r"([a-z]{2,3}(?:-[A-Za-z0-9]{2,8})?):(.+)", re.DOTALL)
 _MOST_NAMES = 8
 """Weights named in the report; the JSON names all."""
 
@@ -83,12 +81,13 @@ def imatrix(
     Example: medlocal imatrix model.gguf --text en:notes_en.txt --text es:notas/ -o model.imatrix.gguf
     """
     from medlocal.hub import find_model
+    from medlocal.weights.corpus import corpus_part
     from medlocal.weights.gate import admit
-    from medlocal.weights.imatrix import ImatrixRequest, collect
+    from medlocal.weights.imatrix import ImatrixRequest, check_request, collect
 
     here = settings()
     path = find_model(model, here)
-    parts, shares = tuple(map(_part, text)), _shares(share or [])
+    parts, shares = tuple(map(corpus_part, text)), _shares(share or [])
     languages = list(dict.fromkeys(part.language or "the rest" for part in parts))
     if len(languages) > 1 and not shares:
         narrate(
@@ -96,11 +95,8 @@ def imatrix(
         )
     if threads is not None and threads < 1:
         raise UsageError("--threads must be at least 1", hint="leave it out to use every core")
-    with transfer_bar() as progress:
-        sha256 = admit(path, here, progress).sha256
     request = ImatrixRequest(
         model=path,
-        model_sha256=sha256,
         parts=parts,
         out=out or Path(f"{path.stem}.imatrix.gguf"),
         num_threads=threads or here.num_threads,
@@ -110,6 +106,9 @@ def imatrix(
         save_every=save_every,
         with_output=with_output,
     )
+    check_request(request)
+    with transfer_bar() as progress:
+        request = replace(request, model_sha256=admit(path, here, progress).sha256)
     try:
         with _watching(chunk_tokens) as (show, should_stop):
             collected = collect(request, show, should_stop)
@@ -118,18 +117,13 @@ def imatrix(
     _report(request, collected, as_json=as_json)
 
 
-def _part(text: str) -> "CorpusPart":
-    from medlocal.weights.corpus import CorpusPart
-
-    if found := _LANGUAGE.fullmatch(text):
-        return CorpusPart(found[1], Path(found[2]).expanduser())
-    return CorpusPart("", Path(text).expanduser())
-
-
 def _shares(texts: list[str]) -> dict[str, Fraction]:
+    from medlocal.weights.corpus import language_code
+
     shares: dict[str, Fraction] = {}
     for text in texts:
         language, _, number = text.rpartition("=")
+        language = language_code(language)
         try:
             share = Fraction(number)
         except (ValueError, ZeroDivisionError) as error:

@@ -62,12 +62,21 @@ def inspect(
 
     Example: medlocal inspect marmoka-Q4_K_M.gguf --card marmoka-es-llama-3.1-8b-instruct
     """
-    from medlocal.hub import file_sha256, find_model
+    from medlocal.catalog import model_card
+    from medlocal.hub import file_sha256, find_model, is_path
+    from medlocal.weights.importance import is_importance
     from medlocal.weights.inspect import read_gguf
 
     here = settings()
+    if card is not None and not is_path(card):
+        model_card(card)  # a mistyped name is told before the file is hashed and loaded
     path = find_model(model, here)
     info = read_gguf(path)
+    if is_importance(info):
+        raise RefusedError(
+            f"{path} is an importance matrix, not a model",
+            hint=f"see what is in it: medlocal models show {path}",
+        )
     with transfer_bar() as progress:
         sha256 = file_sha256(path, progress, here.home / "hashes.json")
         gate, error = _gate(info, sha256, here, None if no_load else progress)
@@ -323,7 +332,6 @@ def _way_lines(way: Mapping[str, Any]) -> dict[str, Any]:
     if not (way["source"] or way["version"] or way["imatrix_file"]):
         return {"stated": "nothing: neither medlocal nor an importance matrix left a mark"}
     matrix = (way["imatrix_file"], way["imatrix_dataset"])
-    chunks = way["imatrix_chunks"]
     return {
         "source": way["source"],
         "revision": way["revision"],
@@ -333,7 +341,8 @@ def _way_lines(way: Mapping[str, Any]) -> dict[str, Any]:
         "quantised from sha256": way["parent_sha256"],
         "which was quantised": way["requantised_from"],
         "importance matrix": ", measured on ".join(filter(None, matrix)) or None,
-        "its chunks of text": chunks,
+        "its languages' shares": way["corpus_shares"],
+        "its chunks of text": way["imatrix_chunks"],
     }
 
 

@@ -1,7 +1,13 @@
 """The command `medlocal`: its subcommands, and how errors leave the program."""
 
 import os
+import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +30,8 @@ from medlocal.cli import (
     running,
 )
 from medlocal.cli.console import narrate
-from medlocal.errors import MedlocalError
+from medlocal.errors import Interrupted, MedlocalError
+from medlocal.files import disk_error
 
 # Typer carries click inside it since 0.26, and beside it before: this finds the one it uses.
 _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -89,25 +96,78 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(args=arguments, prog_name="medlocal", standalone_mode=False)
-        sys.stdout.flush()
+        with _ended_like_ctrl_c():
+            code = app(args=arguments, prog_name="medlocal", standalone_mode=False)
+            sys.stdout.flush()
     except MedlocalError as error:
-        narrate(f"error: {error}" if error.exit_code != 130 else str(error))
-        return error.exit_code
+        return _told(error)
     except _ClickException as error:
         error.show()
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        narrate("stopped")
-        return 130
+        return _told(_stopped(arguments))
     except BrokenPipeError:
         return _reader_gone()
+    except (MemoryError, ImportError, OSError) as error:
+        return _told(_denied(error))
     except SystemExit as leaving:
         # Typer ends the program with 1 when the pipe breaks, and with its code for --help.
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":
             return _reader_gone()
         return leaving.code if isinstance(leaving.code, int) else 1
+    if code == Interrupted.exit_code:  # what Typer makes of Ctrl-C
+        return _told(_stopped(arguments))
     return code if isinstance(code, int) else 0
+
+
+def _told(error: MedlocalError) -> int:
+    text = f"error: {error}" if error.exit_code != Interrupted.exit_code else str(error)
+    try:
+        narrate(text)
+    except (ImportError, MemoryError):  # to tell that memory has run out takes memory too
+        print(*(_plain(line) for line in text.split("\n")), sep="\n", file=sys.stderr)
+    return error.exit_code
+
+
+def _plain(line: str) -> str:
+    """A line that steers no terminal, whatever names it holds."""
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+def _stopped(arguments: list[str]) -> Interrupted:
+    command = shlex.join(["medlocal", *arguments])
+    return Interrupted("stopped", hint=f"do the same again: {command}")
+
+
+def _denied(error: Exception) -> MedlocalError:
+    """The error for what the system denied where no command reckoned with it."""
+    if isinstance(error, MemoryError):
+        return MedlocalError(
+            "there is not enough memory", hint="close other programs, and look at `ulimit -v`"
+        )
+    if isinstance(error, OSError):
+        return disk_error(error, Path.cwd())
+    return MedlocalError(
+        f"a part of the program cannot be loaded: {error}",
+        hint="free memory and look at `ulimit -v`; where that is not it, install medlocal again",
+    )
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: whoever ends the program so wants no half files left either."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reader_gone() -> int:

@@ -18,6 +18,8 @@ from medlocal.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from medlocal.catalog import ModelCard
     from medlocal.settings import Settings
     from medlocal.weights.inspect import GGUFInfo
@@ -120,6 +122,7 @@ def file_way(info: "GGUFInfo", sha256: str, here: "Settings") -> dict[str, Any]:
     return {
         **{name: value or None for name, value in way.items()},
         "quantisation": info.main_quantisation,
+        "file_type": info.file_type,
         "sha256": sha256,
         "gate": [f"passed {gate.when} with llama.cpp {gate.commit}" for gate in passed],
     }
@@ -132,6 +135,7 @@ def _file_values(model: str, *, with_way: bool = False) -> dict[str, Any]:
         MissingError, RefusedError: there is no such file, or its header is not sound.
     """
     from medlocal.hub import file_sha256, find_model
+    from medlocal.weights.importance import is_importance
     from medlocal.weights.inspect import read_gguf
 
     here = settings()
@@ -139,17 +143,36 @@ def _file_values(model: str, *, with_way: bool = False) -> dict[str, Any]:
     info = read_gguf(path)
     with transfer_bar() as progress:
         sha256 = file_sha256(path, progress)
+    file = {"path": str(path), "bytes": info.size, "sha256": sha256}
+    if is_importance(info):
+        return {**file, **_matrix_values(path)}
     way = {"way": file_way(info, sha256, here)} if with_way else {}
     return {
-        "path": str(path),
-        "bytes": info.size,
-        "sha256": sha256,
+        **file,
         "architecture": info.architecture,
         "quantisation": info.main_quantisation,
+        "file_type": info.file_type,
         "parameters": info.num_parameters,
         "context_length": info.context_length,
         "has_chat_template": bool(info.chat_template),
         **way,
+    }
+
+
+def _matrix_values(path: "Path") -> dict[str, Any]:
+    """What a file says that is an importance matrix and no model."""
+    from medlocal.weights.importance import read_importance, shares_to_texts
+
+    matrix = read_importance(path)
+    return {
+        "kind": "an importance matrix, not a model",
+        "weights": len(matrix.entries),
+        "chunks": matrix.num_chunks,
+        "chunk_tokens": matrix.chunk_size,
+        "texts": list(matrix.datasets),
+        "shares": list(shares_to_texts(matrix.shares)),
+        "corpus_sha256": matrix.corpus_sha256,
+        "model_sha256": matrix.model_sha256 or None,
     }
 
 

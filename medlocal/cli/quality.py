@@ -1,6 +1,6 @@
 """`medlocal quality`: what quantised files lost against a reference file, on texts and on tasks."""
 
-import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _LINE_SECONDS = 15.0
 """Between two lines of progress where stderr is no terminal."""
-_LANGUAGE = re.compile(r"([a-z]{2,3}(?:-[A-Za-z0-9]{2,8})?):(.+)", re.DOTALL)
 _SHIPPED = ("en", "es")
 """Languages of the texts that come with medlocal."""
 _ENDINGS = (".svg", ".png", ".csv", ".json", ".md")
@@ -81,12 +80,11 @@ def quality(
     Example: medlocal quality model-BF16.gguf model-Q8_0.gguf model-Q4_K_M.gguf -o quality.svg
     """
     from medlocal.hub import find_model
-    from medlocal.report.quality import QualityReport, print_quality
-    from medlocal.report.quality_files import quality_json
+    from medlocal.report.quality import QualityReport
     from medlocal.weights.quality import check_request
 
     here, outputs = settings(), output or []
-    _check_endings(outputs)
+    _check_outputs(outputs)
     paths = [find_model(name, here) for name in (reference, *quantised)]
     request = _request(here, paths, text or [], chunks, chunk_tokens)
     check_request(request)
@@ -95,22 +93,46 @@ def quality(
     measured = _measure(request)
     tasks = None if spec is None else _ask(here, spec, backends)
     report = QualityReport(measured, tasks)
-    for path in outputs:
-        _write(path, report)
-        narrate(f"written: {path}")
+    try:
+        _print(report, as_json=as_json)
+    finally:  # whoever reads our output may have gone; the files are wanted all the same
+        for path in outputs:
+            _write(path, report)
+            narrate(f"written: {path}")
+
+
+def _print(report: "QualityReport", *, as_json: bool) -> None:
+    from medlocal.report.quality import print_quality
+    from medlocal.report.quality_files import quality_json
+
     if as_json:
         print_json(quality_json(report))
     else:
         print_quality(report, stdout())
 
 
-def _check_endings(outputs: list[Path]) -> None:
+def _check_outputs(outputs: list[Path]) -> None:
+    """Refuse files that could not be written, before hours of measuring."""
     for output in outputs:
         if output.suffix.lower() not in _ENDINGS:
             raise UsageError(
                 f"{output}: this is not written as {output.suffix or 'a file without an ending'}",
                 hint=f"end the name in {', '.join(_ENDINGS)}",
             )
+        if output.is_dir():
+            raise UsageError(f"{output} is a folder", hint="name a file with -o")
+        if not output.parent.is_dir():
+            raise UsageError(
+                f"there is no folder {output.parent}", hint="make it, or write elsewhere with -o"
+            )
+        try:
+            with tempfile.TemporaryFile(dir=output.parent):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"nothing can be written in {output.parent}: {error.strerror or error}",
+                hint="write elsewhere with -o",
+            ) from error
 
 
 def _request(
@@ -133,13 +155,13 @@ def _request(
 
 
 def _part(text: str) -> "CorpusPart":
-    from medlocal.weights.corpus import CorpusPart
+    from medlocal.weights.corpus import corpus_part
 
-    if (found := _LANGUAGE.fullmatch(text)) is None:
+    if not (part := corpus_part(text)).language:
         raise UsageError(
             f"--text {text!r} does not say its language", hint="write it as en:FILE or es:FOLDER"
         )
-    return CorpusPart(found[1], Path(found[2]).expanduser())
+    return part
 
 
 def _shipped_texts() -> "list[CorpusPart]":
@@ -183,8 +205,12 @@ def _measure(request: "MeasureRequest") -> "Quality":
     from medlocal.weights.quality import measure
 
     began = time.perf_counter()
-    with _live() as progress:
-        measured = measure(request, progress)
+    try:
+        with _live() as progress:
+            measured = measure(request, progress)
+    except KeyboardInterrupt:
+        hint = "the same command carries on: what was computed of the reference is kept"
+        raise Interrupted("stopped", hint=hint) from None
     positions = sum(text.num_positions for text in measured.texts)
     narrate(
         f"measured on {positions:,} tokens in {time.perf_counter() - began:.0f} s; the reference"
@@ -234,7 +260,7 @@ def _write(output: Path, report: "QualityReport") -> None:
             content = json.dumps(quality_json(report), ensure_ascii=False, indent=2) + "\n"
         case _:
             content = quality_markdown(report)
-    with disk_errors(output.parent):
+    with disk_errors(output, "make room, or write elsewhere with -o"):
         atomic_write(output, content)
 
 

@@ -101,14 +101,17 @@ def quantize(
         force=force,
         hash_cache=here.home / "hashes.json",
     )
-    plan = plan_quantisation(request)
+    with transfer_bar() as progress:
+        plan = plan_quantisation(request, progress)
     for line in plan_lines(plan):
         narrate(line)
     made = _make(plan)
     if as_json:
         print_json([to_json(each) for each in made])
     else:
-        headers = ("path", "type", "size", "bits/weight", "of the source", "seconds", "warnings")
+        # What is to be known of each was said above, and its type stands in its name: 80 columns
+        # hold no more.
+        headers = ("path", "size", "bits per weight", "of source", "seconds")
         print_table(headers, map(_row, made))
 
 
@@ -163,12 +166,10 @@ def resume_command(request: "QuantizeRequest", types: list[str]) -> str:
 def _row(made: "Quantised") -> tuple[object, ...]:
     return (
         made.path,
-        made.type,
         mebibytes(made.num_bytes),
         f"{made.bits_per_weight:.2f}",
         f"{made.ratio:.0%}",
         f"{made.seconds:.1f}",
-        "; ".join(made.warnings),
     )
 
 

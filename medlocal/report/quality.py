@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _HEADERS: tuple[Cell, ...] = (
     ("file",),
     ("type,", "size,", "bits/weight"),
-    ("KL diver-", "gence, mean"),
+    ("mean KL", "divergence"),
     ("median,", "99 %"),
     ("same top", "token"),
     ("Δp RMS",),
@@ -69,11 +69,17 @@ class QualityReport:
 def with_error(value: float, error: float | None) -> Cell:
     """A value over its error, both as precise as the error is: ("0.491", "± 0.046")."""
     if error is None:
-        return (f"{value:.4g}", wording.ABSENT)
+        return (_signed(f"{value:.4g}"), wording.ABSENT)
     decimals = 1 - math.floor(math.log10(error)) if error > 0 else 6
     decimals = min(6, max(0, decimals))
-    shown = f"{value:.{decimals}f}".replace("-", "−")
-    return (shown, f"± {error:.{decimals}f}")
+    return (_signed(f"{value:.{decimals}f}"), f"± {error:.{decimals}f}")
+
+
+def _signed(shown: str) -> str:
+    """A number with a minus as long as its digits, and a nought without one."""
+    if not shown.startswith("-"):
+        return shown
+    return ("−" if float(shown) else "") + shown[1:]
 
 
 def same_top_rate(found: Divergence) -> Rate:

@@ -7,12 +7,14 @@ tensors mean (`llama_layout` does), nor what a tokenizer is (`vocabulary` does).
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medlocal.errors import MissingError, RefusedError, UsageError
+from medlocal.files import disk_errors
 from medlocal.weights.header import shown
 from medlocal.weights.safetensors import (
     PULL_AGAIN,
@@ -24,6 +26,8 @@ from medlocal.weights.safetensors import (
 _INDEX = "model.safetensors.index.json"
 _MAX_JSON_BYTES = 64 * 2**20
 _MAX_README_BYTES = 8 * 2**20
+_NEEDED = (".json", ".safetensors", ".model", ".jinja")
+"""Ends of names that a checkpoint's meaning depends on."""
 _NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 _MAKE_SAFETENSORS = (
     "look for a revision of it with *.safetensors; or, where you trust whoever made it and on a"
@@ -59,15 +63,23 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         MissingError: it has no configuration or no weights, or a shard is not there.
         RefusedError: something in it is damaged or contradicts the rest, or the weights are
             pickled.
+        MedlocalError: the system does not let something be read.
     """
+    with disk_errors(folder):
+        return _read_checkpoint(folder)
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="name a checkpoint's folder")
+    _check_links(folder)
     if not (folder / "config.json").is_file():
         raise MissingError(
             f"{folder} has no config.json, so what its weights mean is not known",
             hint="name the folder that holds config.json and *.safetensors",
         )
     config = read_json_object(folder / "config.json")
+    _check_architectures(folder / "config.json", config)
     generation_path = folder / "generation_config.json"
     generation = read_json_object(generation_path) if generation_path.is_file() else {}
     card, notes = _read_card(folder)
@@ -80,16 +92,38 @@ def read_json_object(path: Path) -> dict[str, object]:
 
     Raises:
         RefusedError: it does not, or is too large to be meant.
+        MedlocalError: the system does not let it be read.
     """
-    if (size := path.stat().st_size) > _MAX_JSON_BYTES:
-        raise RefusedError(f"{path} has {size:,} bytes, and may have {_MAX_JSON_BYTES:,}")
+    with disk_errors(path):
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise RefusedError(f"{path} has {size:,} bytes, and may have {_MAX_JSON_BYTES:,}")
+        content = path.read_bytes()
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise RefusedError(f"{path} is not JSON: {error}", hint=PULL_AGAIN) from error
     if not isinstance(value, dict):
         raise RefusedError(f"{path} does not hold a JSON object", hint=PULL_AGAIN)
     return value
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links that lead nowhere: the file would be missed, or silently done without."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _NEEDED and path.is_symlink() and not path.exists():
+            raise MissingError(
+                f"{path} is a link to {os.readlink(path)}, and nothing is there",
+                hint="a folder of the Hub's cache links to files outside it: copy it with `cp -rL`",
+            )
+
+
+def _check_architectures(path: Path, config: Mapping[str, object]) -> None:
+    named = config.get("architectures", [])
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise RefusedError(
+            f"{path}: architectures is {shown(named)}, not a list of names",
+            hint="correct the file, or get it again",
+        )
 
 
 def _read_card(folder: Path) -> tuple[Mapping[str, object], tuple[str, ...]]:
@@ -176,7 +210,9 @@ def _is_in(tensor: StoredTensor | None, file: str) -> bool:
 
 def _weight_files(folder: Path) -> list[str]:
     """The weight files of a folder without an index."""
-    found = sorted(path.name for path in folder.glob("model*.safetensors"))
+    # Not a glob, which finds nothing where a folder may not be listed, and says no word.
+    names = os.listdir(folder)
+    found = sorted(n for n in names if n.startswith("model") and n.endswith(".safetensors"))
     if not found:
         raise _no_weights(folder)
     parts = [match for name in found if (match := _NUMBERED.fullmatch(name))]

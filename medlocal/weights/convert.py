@@ -6,11 +6,8 @@ the file is hashed, loaded and tried (`converted`) before it gets its name; what
 nothing under that name.
 """
 
-import errno
-import glob
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,8 +17,16 @@ from threading import Event
 from typing import IO, TYPE_CHECKING, Any
 
 from medlocal import __version__
-from medlocal.errors import MedlocalError, UsageError
-from medlocal.files import Progress, file_sha256, no_progress, publish
+from medlocal.errors import MedlocalError, RefusedError, UsageError
+from medlocal.files import (
+    Progress,
+    disk_errors,
+    file_sha256,
+    leftover_notes,
+    no_progress,
+    publish,
+    require_room,
+)
 from medlocal.weights.casting import BLOCK
 from medlocal.weights.checkpoint import Checkpoint, read_checkpoint
 from medlocal.weights.converted import Expected, check_converted
@@ -37,6 +42,7 @@ from medlocal.weights.llama_layout import Placement, place
 from medlocal.weights.provenance import Provenance, fitted
 from medlocal.weights.source import CheckpointSource
 from medlocal.weights.streaming import PlannedTensor, StreamedFile
+from medlocal.weights.template import ChatTemplate
 from medlocal.weights.writer import STRING, UINT32, Entry, TensorEntry, pack_header, padding
 
 if TYPE_CHECKING:
@@ -48,6 +54,7 @@ _AUTO = {"BF16": "bf16", "F16": "f16"}
 _QUANTIZATION_VERSION = 2
 """ggml's, of the quantised types' layouts."""
 _SOURCE_BYTES = 120
+_ROOM_HINT = "make room, or name a place on another disk; nothing was left behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +127,22 @@ def convert(request: ConvertRequest, progress: Progress = no_progress) -> Conver
         MissingError: a file of the checkpoint is missing.
         RefusedError: the checkpoint is damaged, of an unknown kind, or holds a weight that is no
             number; or the new file is not what it should be.
-        MedlocalError: the disk is full, or memory is.
+        MedlocalError: the disk is full or cannot be read or written, or memory is full.
     """
+    folder = request.source.folder
     try:
-        checkpoint = read_checkpoint(request.source.folder)
-        with _checksum_meanwhile(request, checkpoint, progress) as checksum:
+        checkpoint = read_checkpoint(folder)
+
+        def checksum(told: Progress) -> str:
+            return _source_sha256(request, checkpoint, told)
+
+        with disk_errors(folder, _ROOM_HINT), _meanwhile(checksum, progress) as hashing:
             plan = _plan(request, checkpoint)
-            with _disk_errors(plan.path.parent):
-                return _write(request, plan, checksum, progress)
+            with disk_errors(plan.path.parent, _ROOM_HINT):
+                return _write(request, plan, hashing, progress)
     except MemoryError as error:
         raise MedlocalError(
-            f"there is not enough memory to convert {request.source.folder}",
+            f"there is not enough memory to convert {folder}",
             hint="close other programs, or convert with one thread: MEDLOCAL_THREADS=1",
         ) from error
 
@@ -138,8 +150,9 @@ def convert(request: ConvertRequest, progress: Progress = no_progress) -> Conver
 def _plan(request: ConvertRequest, checkpoint: Checkpoint) -> _Plan:
     from medlocal.weights.vocabulary import read_vocabulary
 
-    parameters = read_hyperparameters(checkpoint.config)
-    placements = place(parameters, checkpoint.tensors)
+    with _named(checkpoint.folder):
+        parameters = read_hyperparameters(checkpoint.config)
+        placements = place(parameters, checkpoint.tensors)
     file_type = _file_type(request.type, placements)
     tensors = _tensors(parameters, placements, file_type)
     num_parameters = sum(tensor.num_elements for tensor in tensors)
@@ -154,7 +167,12 @@ def _plan(request: ConvertRequest, checkpoint: Checkpoint) -> _Plan:
         Entry("general.quantization_version", _QUANTIZATION_VERSION, UINT32),
         *(Entry(*entry) for entry in vocabulary.entries()),
     )
-    notes = (*checkpoint.notes, *vocabulary.notes, *_notes(parameters, placements))
+    notes = (
+        *checkpoint.notes,
+        *vocabulary.notes,
+        *_notes(parameters, placements),
+        *_template_notes(checkpoint.folder, vocabulary),
+    )
 
     def result(size: int, sha256: str) -> Converted:
         return Converted(
@@ -171,7 +189,7 @@ def _plan(request: ConvertRequest, checkpoint: Checkpoint) -> _Plan:
             template_sha256=_sha256(vocabulary.chat_template),
             licence=_licence(metadata),
             languages=tuple(metadata.languages or ()),
-            notes=(*notes, *_leftovers(path)),
+            notes=(*notes, *leftover_notes(path, "a conversion")),
         )
 
     return _Plan(path, tensors, entries, _expected(request, checkpoint, vocabulary), result)
@@ -181,7 +199,7 @@ def _write(
     request: ConvertRequest, plan: _Plan, checksum: Future[str], progress: Progress
 ) -> Converted:
     size = sum(tensor.num_bytes + padding(tensor.num_bytes) for tensor in plan.tensors)
-    _require_room(plan.path.parent, size)
+    require_room(plan.path.parent, size, _ROOM_HINT)
     provenance = Provenance(
         version=__version__,
         source=fitted(request.source.label, _SOURCE_BYTES),
@@ -207,12 +225,11 @@ def _try(stream: IO[bytes], plan: _Plan, num_threads: int, progress: Progress) -
     """
     path = Path(stream.name)
 
-    def settle() -> str:
+    def settle(told: Progress) -> str:
         os.fsync(stream.fileno())  # `publish` does it too, and then has nothing left to wait for
-        return file_sha256(path)
+        return file_sha256(path, told)
 
-    with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(settle)
+    with _meanwhile(settle, no_progress) as hashing:
         progress(f"trying {plan.path.name}", 0, None)
         check_converted(path, plan.expected, num_threads)
         sha256 = hashing.result()
@@ -289,10 +306,19 @@ def _out_path(request: ConvertRequest, name: str) -> Path:
 
 
 @contextmanager
-def _checksum_meanwhile(
-    request: ConvertRequest, checkpoint: Checkpoint, progress: Progress
-) -> Iterator[Future[str]]:
-    """Hash the weight files in another thread, which ends with the block however that ends."""
+def _named(folder: Path) -> Iterator[None]:
+    """Put the checkpoint's folder before what is found in it by whoever knows no folder."""
+    try:
+        yield
+    except RefusedError as error:
+        is_of_file = error.message.startswith("config.json: ")
+        message = f"{folder}{'/' if is_of_file else ': '}{error.message}"
+        raise RefusedError(message, hint=error.hint) from error
+
+
+@contextmanager
+def _meanwhile(work: Callable[[Progress], str], progress: Progress) -> Iterator[Future[str]]:
+    """Hash something in another thread, which ends with the block however that ends."""
     is_over = Event()
 
     def told(description: str, done: int, total: int | None) -> None:
@@ -302,7 +328,7 @@ def _checksum_meanwhile(
 
     with ThreadPoolExecutor(1) as pool:
         try:
-            yield pool.submit(_source_sha256, request, checkpoint, told)
+            yield pool.submit(work, told)
         finally:
             is_over.set()
 
@@ -332,12 +358,16 @@ def _notes(parameters: Hyperparameters, placements: Sequence[Placement]) -> Iter
         )
 
 
-def _leftovers(path: Path) -> Iterator[str]:
-    for part in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.part")):
-        yield (
-            f"{part} was left by a conversion that was killed, or is being written by another one:"
-            " where none runs, remove it"
-        )
+def _template_notes(folder: Path, vocabulary: "Vocabulary") -> Iterator[str]:
+    """Whether the chat template can be used: it is written as it is, whatever it is."""
+    if not vocabulary.chat_template:
+        return
+    ids = (vocabulary.special_ids.get(kind) for kind in ("bos", "eos"))
+    bos, eos = ("" if token_id is None else vocabulary.tokens[token_id] for token_id in ids)
+    try:
+        ChatTemplate(vocabulary.chat_template, bos, eos, str(folder)).merges_system  # noqa: B018 - the trial that a run makes
+    except RefusedError as error:
+        yield f"{error.message}; `medlocal run` will not ask the model in chat form"
 
 
 def _licence(metadata: Any) -> str:
@@ -349,26 +379,3 @@ def _licence(metadata: Any) -> str:
 
 def _sha256(text: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_room(folder) from error
-        where = error.filename or folder
-        raise MedlocalError(f"{where}: {error.strerror or error}") from error
-
-
-def _require_room(folder: Path, size: int) -> None:
-    if (free := shutil.disk_usage(folder).free) < size:
-        raise _no_room(folder, f": {size:,} bytes are needed, and {free:,} are free")
-
-
-def _no_room(folder: Path, detail: str = "") -> MedlocalError:
-    return MedlocalError(
-        f"the disk that holds {folder} is full{detail}",
-        hint="make room, or name a place on another disk; nothing was left behind",
-    )

@@ -24,6 +24,7 @@ from medlocal.errors import MedlocalError, RefusedError
 from medlocal.weights.header import shown
 
 _MOST_TOLD = 3
+_NOT_FINITE = "it computes numbers that are not finite for an ordinary sentence"
 _SAY_SO = (
     "this is medlocal's fault or an unknown kind of checkpoint: please report it with the message"
 )
@@ -69,7 +70,16 @@ def check_converted(path: Path, expected: Expected, num_threads: int) -> None:
         capture_output=True,
         check=False,
     )
-    if told := _differences_told(done):
+    told = _differences_told(done)
+    if told == [_NOT_FINITE]:
+        # Every weight is a finite number, and the file holds them: they are what is wrong.
+        raise RefusedError(
+            f"{expected.folder}: with these weights llama.cpp computes numbers that are not finite"
+            " for an ordinary sentence; the converted file was removed",
+            hint="the checkpoint is damaged, or its weights are too large to compute with: get it"
+            " again, or ask its maker",
+        )
+    if told:
         more = f" (and {len(told) - _MOST_TOLD} more)" if told[_MOST_TOLD:] else ""
         raise RefusedError(
             f"the converted file is not what the checkpoint is, and was removed:"
@@ -179,7 +189,7 @@ def _number_differences(model: Any, num_threads: int) -> Iterator[str]:
     with Forward(model, ForwardOptions(len(tokens), num_threads)) as forward:
         for _, logits in forward.blocks(tokens, 0):
             if not np.isfinite(logits).all():
-                yield "it computes numbers that are not finite for an ordinary sentence"
+                yield _NOT_FINITE
                 return
 
 

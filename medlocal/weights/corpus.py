@@ -10,6 +10,8 @@ a BOS, and what is left after the last whole chunk is not used.
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,6 +26,7 @@ from medlocal.errors import MedlocalError, MissingError, UsageError
 Tokenize = Callable[[bytes], Sequence[int]]
 """UTF-8 text to token ids, without BOS and without reading control tokens out of the text."""
 
+_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})?):(.+)", re.DOTALL)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -113,6 +116,19 @@ class Corpus:
     def num_tokens(self) -> dict[str, int]:
         """Tokens that are computed, by language."""
         return {name: self.order.count(name) * self.chunk_tokens for name in self.streams}
+
+
+def corpus_part(text: str) -> CorpusPart:
+    """Read a part as a user writes it: "en:notes.txt", "ES:notas/", or a path without a language."""
+    if found := _LANGUAGE.fullmatch(text):
+        return CorpusPart(language_code(found[1]), Path(found[2]).expanduser())
+    return CorpusPart("", Path(text).expanduser())
+
+
+def language_code(text: str) -> str:
+    """A language as it is kept: "EN" is "en", and what follows a hyphen stays."""
+    language, hyphen, region = text.partition("-")
+    return language.lower() + hyphen + region
 
 
 def read_corpus(
@@ -247,7 +263,7 @@ def read_texts(parts: Sequence[CorpusPart]) -> tuple[LanguageText, ...]:
     Raises:
         UsageError: nothing is named, a file twice, or a text is empty or not UTF-8.
         MissingError: a file or a folder is not there.
-        MedlocalError: the system does not let a file be read.
+        MedlocalError: the system does not let a file or a folder be read.
     """
     if not parts:
         raise UsageError("no text is named", hint="name some: --text en:FILE --text es:FOLDER")
@@ -288,21 +304,45 @@ def _quoted(language: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise MissingError(f"there is no text at {path}", hint="check the path")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".txt")
-    if files := [file for file in found if file.is_file()]:
-        return files
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise MissingError(f"there is no text at {path}", hint="check the path")
+        found = _text_files(path)
+    except OSError as error:
+        raise _unreadable(Path(error.filename or path), error) from error
+    if found:
+        return found
     raise UsageError(f"the folder {path} has no .txt file", hint="name a file, or another folder")
+
+
+def _text_files(folder: Path) -> list[Path]:
+    """All of them under a folder, in the order of their names; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read: what is left out unsaid would be missed by nobody.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = [Path(root, name) for root, _, names in os.walk(folder, onerror=fail) for name in names]
+    return sorted(file for file in found if file.suffix.lower() == ".txt" and file.is_file())
+
+
+def _unreadable(path: Path, error: OSError) -> MedlocalError:
+    return MedlocalError(
+        f"{path} cannot be read: {error.strerror or error}",
+        hint="change its permissions, or name other text",
+    )
 
 
 def _read_document(path: Path) -> Document:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise MedlocalError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:

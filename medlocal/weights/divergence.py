@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
 
 from medlocal.weights.distances import Distances
 
@@ -145,6 +146,4 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 
 def _quantile(degrees_of_freedom: int) -> float:
-    from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
-
     return float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))

@@ -12,6 +12,7 @@ somebody who writes to the user's own folders.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,8 @@ def admit(path: Path, settings: Settings, progress: Progress = no_progress) -> G
         MedlocalError: it could not be read, or no process could be started.
     """
     info = read_gguf(path)
-    sha256 = file_sha256(path, progress, settings.home / "hashes.json")
+    with disk_errors(path):
+        sha256 = file_sha256(path, progress, settings.home / "hashes.json")
     return pass_gate(info, sha256, settings, progress)
 
 
@@ -119,13 +121,13 @@ def gate_memory(settings: Settings) -> Path:
 def remembered_gates(memory: Path) -> tuple[Gate, ...]:
     """What passed this version of the gate, with whatever llama.cpp.
 
-    A file that is damaged remembers nothing: it costs a load, never a wrong answer.
+    A file that is damaged or may not be read remembers nothing: it costs a load, never a wrong
+    answer.
     """
-    with disk_errors(memory):
-        try:
-            entries = json.loads(memory.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return ()
+    try:
+        entries = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        return ()
     return tuple(_gates(entries if isinstance(entries, list) else []))
 
 
@@ -153,7 +155,8 @@ def _is_sound(gate: Gate) -> bool:
 
 
 def _remember(memory: Path, gate: Gate) -> None:
-    with disk_errors(memory):
+    # What cannot be kept, as in an installation that many share, costs a load, never an answer.
+    with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         # Two processes may write at once; the later one wins, and what is lost is loaded again.
         entries = [asdict(known) for known in remembered_gates(memory)]

@@ -7,6 +7,8 @@ summed in `activations`, how the result is kept in `importance`; nothing here pr
 """
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,17 +18,25 @@ from pathlib import Path
 
 import numpy as np
 
-from medlocal.errors import Interrupted, MissingError, RefusedError, UsageError
+from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
 from medlocal.files import disk_errors, require_room
 from medlocal.libllama import LlamaModel
 from medlocal.weights.activations import Activations, Collector
 from medlocal.weights.arrays import Value, read_arrays, write_arrays
-from medlocal.weights.corpus import Corpus, CorpusOptions, CorpusPart, make_corpus, read_texts
+from medlocal.weights.corpus import (
+    Corpus,
+    CorpusOptions,
+    CorpusPart,
+    LanguageText,
+    make_corpus,
+    read_texts,
+)
 from medlocal.weights.forward import Forward, ForwardOptions
 from medlocal.weights.importance import (
     CHUNK_SIZE,
     CORPUS_SHA256,
     COUNTS,
+    MODEL_SHA256,
     NUM_CHUNKS,
     SHARES,
     SUMS,
@@ -35,14 +45,18 @@ from medlocal.weights.importance import (
     write_importance,
 )
 from medlocal.weights.inspect import GGUFInfo, read_gguf
+from medlocal.weights.provenance import KEYS
 
 FEWEST_TOKENS = 16
 """Of a chunk: llama.cpp's tool leaves out products of fewer rows."""
+MOST_THREADS = 512
+"""ggml's own limit (GGML_MAX_N_THREADS), beyond which it ends the process."""
 _MOST_ROWS = 512
 _PARTIAL_KIND = "imatrix, unfinished"
-_MODEL_SHA256, _WITH_OUTPUT = "medlocal.imatrix.model_sha256", "medlocal.imatrix.with_output"
+_ROOM_HINT = "make room, or write to another disk with -o"
+_WITH_OUTPUT = "medlocal.imatrix.with_output"
 _MEANING = {
-    _MODEL_SHA256: "model (SHA-256)",
+    MODEL_SHA256: "model (SHA-256)",
     CORPUS_SHA256: "text (SHA-256)",
     SHARES: "shares",
     CHUNK_SIZE: "tokens per chunk",
@@ -56,10 +70,11 @@ class ImatrixRequest:
 
     model: Path
     """A GGUF."""
-    model_sha256: str
     parts: tuple[CorpusPart, ...]
     out: Path
     num_threads: int
+    model_sha256: str = ""
+    """Must be known to `collect`, not to `check_request`."""
     shares: Mapping[str, Fraction] = field(default_factory=dict)
     """Of the chunks, by language; see `CorpusOptions`."""
     chunk_tokens: int = 512
@@ -131,15 +146,14 @@ def collect(
         should_stop: asked after each chunk; True keeps a checkpoint and ends.
 
     Raises:
-        UsageError: the request cannot be met: text, shares, chunk size.
-        MissingError: a file or the folder of the result is not there.
+        UsageError: the request cannot be met: text, shares, chunk size, the result's folder.
+        MissingError: a file is not there.
         RefusedError: the model cannot be used, or the checkpoint is of another computation.
         Interrupted: `should_stop` said so; the checkpoint is kept.
-        MedlocalError: the disk is full, or llama.cpp failed.
+        MedlocalError: the disk is full, or llama.cpp failed. Where the result could not be written,
+            all chunks are kept in a checkpoint.
     """
-    texts = read_texts(request.parts)
-    info = read_gguf(request.model)
-    _check(request, info)
+    info, texts = check_request(request)
     with LlamaModel(request.model) as model:
         options = CorpusOptions(
             chunk_tokens=request.chunk_tokens,
@@ -147,17 +161,14 @@ def collect(
             shares=request.shares,
             max_chunks=request.max_chunks,
         )
-        work = _Work.begin(request, make_corpus(texts, model.tokenize, options))
+        work = _Work.begin(request, make_corpus(texts, model.tokenize, options), _parent(info))
         started = time.monotonic()
         for _ in work.chunks(model):
             seconds = time.monotonic() - started
             num_tokens = (work.done - work.resumed_at) * request.chunk_tokens
             show(ImatrixProgress(work.done, work.total, num_tokens, seconds))
             work.keep(stop=should_stop())
-        importance = work.importance()
-        with disk_errors(request.out.parent):
-            write_importance(request.out, importance)
-            request.partial.unlink(missing_ok=True)
+        importance = work.publish()
     return _collected(work, info, importance, time.monotonic() - started)
 
 
@@ -170,22 +181,23 @@ class _Work:
     activations: Activations
     resumed_at: int
     done: int
+    model_parent_sha256: str
 
     @classmethod
-    def begin(cls, request: ImatrixRequest, corpus: Corpus) -> "_Work":
+    def begin(cls, request: ImatrixRequest, corpus: Corpus, model_parent_sha256: str) -> "_Work":
         """Begin with nothing, or with the checkpoint.
 
         Raises:
             RefusedError: the checkpoint is of another computation, or damaged.
         """
         if not request.partial.exists():
-            return cls(request, corpus, Activations(), 0, 0)
+            return cls(request, corpus, Activations(), 0, 0, model_parent_sha256)
         activations, done = _read_partial(request.partial, _identity(request, corpus))
         if done > len(corpus):
             raise _refused_partial(
                 request.partial, f"has {done:,} chunks, more than the {len(corpus):,} wanted"
             )
-        return cls(request, corpus, activations, done, done)
+        return cls(request, corpus, activations, done, done, model_parent_sha256)
 
     @property
     def total(self) -> int:
@@ -211,15 +223,38 @@ class _Work:
         if self.done == self.total:
             return
         if stop or self.done % self.request.save_every == 0:
-            identity = _identity(self.request, self.corpus)
-            with disk_errors(self.request.out.parent):
-                _write_partial(self.request.partial, identity, self.activations, self.done)
+            with disk_errors(self.request.partial, _ROOM_HINT):
+                self._save()
         if stop:
             raise Interrupted(
                 f"stopped after {self.done:,} of {self.total:,} chunks, which are kept in"
                 f" {self.request.partial}",
                 hint="give the same command again to carry on",
             )
+
+    def publish(self) -> Importance:
+        """Write the result, and remove the checkpoint.
+
+        Raises:
+            MedlocalError: it could not be written; then all chunks are in the checkpoint.
+        """
+        request, importance = self.request, self.importance()
+        with disk_errors(request.out, _ROOM_HINT):
+            try:
+                write_importance(request.out, importance)
+            except OSError as error:
+                self._save()
+                raise MedlocalError(
+                    f"{request.out} could not be written: {error.strerror or error}; all"
+                    f" {self.done:,} chunks are kept in {request.partial}",
+                    hint="make room or change the permissions, and give the same command again",
+                ) from error
+            request.partial.unlink(missing_ok=True)
+        return importance
+
+    def _save(self) -> None:
+        identity = _identity(self.request, self.corpus)
+        _write_partial(self.request.partial, identity, self.activations, self.done)
 
     def importance(self) -> Importance:
         parts = self.request.parts
@@ -231,6 +266,8 @@ class _Work:
             datasets=tuple(f"{p.language}:{p.path.name}".lstrip(":") for p in parts),
             corpus_sha256=self.corpus.sha256,
             shares=self.corpus.shares,
+            model_sha256=self.request.model_sha256,
+            model_parent_sha256=self.model_parent_sha256,
         )
 
 
@@ -247,14 +284,44 @@ def _forward(model: LlamaModel, request: ImatrixRequest, collector: Collector) -
         yield forward
 
 
-def _check(request: ImatrixRequest, info: GGUFInfo) -> None:
-    folder = request.out.parent
-    if not folder.is_dir():
-        raise MissingError(f"there is no folder {folder}", hint="make it, or write elsewhere (-o)")
-    if request.out.exists():
+def check_request(request: ImatrixRequest) -> tuple[GGUFInfo, tuple[LanguageText, ...]]:
+    """Check all that costs little, before a model of gigabytes is hashed and loaded.
+
+    Returns:
+        What the model's header says, and the texts.
+
+    Raises:
+        UsageError, MissingError, RefusedError, MedlocalError: as `collect` says.
+    """
+    texts = read_texts(request.parts)
+    info = read_gguf(request.model)
+    _check_numbers(request, info)
+    _check_out(request.out)
+    columns = sum(_num_columns(tensor.shape) for tensor in info.tensors)
+    # A result in float32, a checkpoint in float64, and the next one before it takes its place.
+    require_room(request.out.parent, columns * (4 + 8 + 8), _ROOM_HINT)
+    return info, texts
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a result that could not be written, by trying it out in its folder."""
+    if not out.parent.is_dir():
         raise UsageError(
-            f"{request.out} is there already", hint="remove it, or name another file with -o"
+            f"there is no folder {out.parent}", hint="make it, or write elsewhere with -o"
         )
+    if out.exists():
+        raise UsageError(f"{out} is there already", hint="remove it, or name another file with -o")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written in {out.parent}: {error.strerror or error}",
+            hint="write elsewhere with -o",
+        ) from error
+
+
+def _check_numbers(request: ImatrixRequest, info: GGUFInfo) -> None:
     if request.chunk_tokens < FEWEST_TOKENS:
         raise UsageError(
             f"chunks of {request.chunk_tokens} tokens are too short",
@@ -268,9 +335,17 @@ def _check(request: ImatrixRequest, info: GGUFInfo) -> None:
         )
     if request.save_every < 1 or (request.max_chunks is not None and request.max_chunks < 1):
         raise UsageError("a number of chunks must be at least 1", hint="leave the option out")
-    columns = sum(_num_columns(tensor.shape) for tensor in info.tensors)
-    # A result in float32, a checkpoint in float64, and the next one before it takes its place.
-    require_room(folder, columns * (4 + 8 + 8))
+    if not 1 <= request.num_threads <= MOST_THREADS:
+        raise UsageError(
+            f"{request.num_threads:,} threads: between 1 and {MOST_THREADS} are possible",
+            hint=f"this machine has {os.cpu_count()} cores; fewer with --threads",
+        )
+
+
+def _parent(info: GGUFInfo) -> str:
+    """Of which file the model says that it was quantised from it; "" = it does not say."""
+    value = info.metadata.get(KEYS["parent_sha256"])
+    return value if isinstance(value, str) else ""
 
 
 def _num_columns(shape: tuple[int, ...]) -> int:
@@ -302,7 +377,7 @@ def without_entry(info: GGUFInfo, importance: Importance) -> tuple[str, ...]:
 def _identity(request: ImatrixRequest, corpus: Corpus) -> dict[str, Value]:
     """What must be the same for a computation to go on; the number of chunks may grow."""
     return {
-        _MODEL_SHA256: request.model_sha256,
+        MODEL_SHA256: request.model_sha256,
         CORPUS_SHA256: corpus.sha256,
         SHARES: shares_to_texts(corpus.shares),
         CHUNK_SIZE: request.chunk_tokens,
@@ -322,7 +397,10 @@ def _write_partial(
 
 
 def _read_partial(path: Path, identity: Mapping[str, Value]) -> tuple[Activations, int]:
-    info, arrays = read_arrays(path)
+    try:
+        info, arrays = read_arrays(path)
+    except RefusedError as error:  # whose hint is about files that were fetched
+        raise _refused_partial(path, f"is damaged: {error.message}") from error
     done = info.metadata.get(NUM_CHUNKS)
     if info.metadata.get("general.type") != _PARTIAL_KIND or type(done) is not int or done < 1:
         raise _refused_partial(path, "is no checkpoint of an importance matrix")

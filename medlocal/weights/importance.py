@@ -31,6 +31,8 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 DATASETS, NUM_CHUNKS = "imatrix.datasets", "imatrix.chunk_count"
 CHUNK_SIZE = "imatrix.chunk_size"
 CORPUS_SHA256, SHARES = "medlocal.imatrix.corpus_sha256", "medlocal.imatrix.shares"
+MODEL_SHA256 = "medlocal.imatrix.model_sha256"
+MODEL_PARENT_SHA256 = "medlocal.imatrix.model_parent_sha256"
 _KIND = "imatrix"
 
 
@@ -70,6 +72,10 @@ class Importance:
     """Of the texts, as `corpus.texts_sha256` says; None in files of other makers."""
     shares: Mapping[str, Fraction] = field(default_factory=dict)
     """Of the chunks, by language; empty in files of other makers."""
+    model_sha256: str = ""
+    """Of the GGUF that it was computed on; "" in files of other makers."""
+    model_parent_sha256: str = ""
+    """Of the GGUF that that one was quantised from; "" where it does not say."""
 
     @cached_property
     def sums(self) -> Mapping[str, NDArray[np.float32]]:
@@ -97,6 +103,10 @@ def write_importance(path: Path, importance: Importance) -> None:
     }
     if importance.corpus_sha256:
         keys[CORPUS_SHA256] = importance.corpus_sha256
+    if importance.model_sha256:
+        keys[MODEL_SHA256] = importance.model_sha256
+    if importance.model_parent_sha256:
+        keys[MODEL_PARENT_SHA256] = importance.model_parent_sha256
     if importance.shares:
         keys[SHARES] = shares_to_texts(importance.shares)
     arrays: dict[str, NDArray[Any]] = {}
@@ -105,6 +115,11 @@ def write_importance(path: Path, importance: Importance) -> None:
         arrays[name + SUMS] = entry.sums
         arrays[name + COUNTS] = entry.counts.astype(np.float32)[:, None]
     write_arrays(path, keys, arrays)
+
+
+def is_importance(info: GGUFInfo) -> bool:
+    """Whether a GGUF says that it is an importance matrix, and so no model."""
+    return info.metadata.get("general.type") == _KIND
 
 
 def read_importance(path: Path) -> Importance:
@@ -149,21 +164,23 @@ def texts_to_shares(texts: object) -> dict[str, Fraction]:
 
 def _from_gguf(path: Path) -> Importance:
     info, arrays = read_arrays(path)
-    if (kind := info.metadata.get("general.type")) != _KIND:
-        raise _refused(path, f"its general.type is {shown(kind)}, not {_KIND!r}")
+    if not is_importance(info):
+        kind = shown(info.metadata.get("general.type"))
+        raise _refused(path, f"its general.type is {kind}, not {_KIND!r}")
     names = dict.fromkeys(name.removesuffix(SUMS).removesuffix(COUNTS) for name in arrays)
     if not names:
         raise _refused(path, "it holds no sums")
     entries = {name: _entry(path, name, arrays) for name in names}
     datasets = info.metadata.get(DATASETS, ())
-    sha256 = info.metadata.get(CORPUS_SHA256)
     return Importance(
         entries=entries,
         num_chunks=_number(info, NUM_CHUNKS),
         chunk_size=_number(info, CHUNK_SIZE),
         datasets=tuple(map(str, datasets)) if isinstance(datasets, tuple) else (),
-        corpus_sha256=sha256 if isinstance(sha256, str) else None,
+        corpus_sha256=_text(info, CORPUS_SHA256) or None,
         shares=texts_to_shares(info.metadata.get(SHARES)),
+        model_sha256=_text(info, MODEL_SHA256),
+        model_parent_sha256=_text(info, MODEL_PARENT_SHA256),
     )
 
 
@@ -178,6 +195,10 @@ def _entry(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> Entry:
         raise _refused(path, f"the counts of {shown(name)} do not fit its sums")
     shape = (counts.size, sums.size // counts.size)
     return Entry(sums.reshape(shape), np.rint(counts.ravel()).astype(np.int64))
+
+
+def _text(info: GGUFInfo, key: str) -> str:
+    return value if isinstance(value := info.metadata.get(key), str) else ""
 
 
 def _number(info: GGUFInfo, key: str) -> int:

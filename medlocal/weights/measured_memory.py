@@ -6,13 +6,12 @@ itself. The weights are not repacked for this
 processor: repacked ones lie in a buffer of their own beside the mapped file, whose pages the system
 then takes back when it needs them, and the two together would look like twice the weights.
 
-The file must have passed the gate before. llama.cpp tells its buffers in MiB with two decimals.
+The file must have passed the gate before.
 """
 
 import contextlib
 import ctypes
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,34 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medlocal.errors import MedlocalError
-from medlocal.libllama import LOG, LlamaModel, available_memory, devices, library
+from medlocal.libllama import (
+    LOG,
+    Buffer,
+    LlamaModel,
+    available_memory,
+    devices,
+    library,
+    read_buffers,
+)
 from medlocal.weights.memory import DeviceBudget, MemoryNeeds, MemoryPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MIB = 2**20
-_BUFFER = re.compile(r"(\S+)\s+(model|KV|compute) buffer size =\s*([\d.]+) MiB")
 _KV_NUMBERS = {"f16": 1, "q8_0": 8, "bf16": 30}
 """ggml's numbers of the types."""
 _FLASH_ATTENTION = {True: 1, False: 0}
 """llama.cpp's `llama_flash_attn_type`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """One that llama.cpp made."""
-
-    name: str
-    """Of its kind and device: "CPU_Mapped", "CUDA0", …"""
-    part: str
-    """What it holds: "weights", "kv" or "compute"."""
-    num_bytes: int
-
-    @property
-    def is_host(self) -> bool:
-        """Whether it lies in the CPU's memory: pinned memory for a GPU does, too."""
-        return self.name.startswith("CPU") or self.name.endswith("_Host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +89,7 @@ def measure_load(path: Path, plan: MemoryPlan, num_threads: int) -> MeasuredMemo
     library()  # what it takes by itself is not the model's
     before = _process_status(reset_peak=True)
     with LlamaModel(path, repack=False, gpu_layers=plan.gpu_layers) as model:
-        buffers = read_buffers(text for _, text in LOG.lines)
+        buffers = model.buffers
         LOG.lines.clear()
         context = _context(model, plan.needs, num_threads)
         try:
@@ -134,13 +123,6 @@ def compare(plan: MemoryPlan, measured: MeasuredMemory) -> tuple[Comparison, ...
         )
         for part in ("weights", "kv", "compute")
     )
-
-
-def read_buffers(lines: Iterable[str]) -> tuple[Buffer, ...]:
-    """The buffers that llama.cpp's log tells of."""
-    parts = {"model": "weights", "KV": "kv", "compute": "compute"}
-    found = (match for line in lines if (match := _BUFFER.search(line)))
-    return tuple(Buffer(m[1], parts[m[2]], round(float(m[3]) * _MIB)) for m in found)
 
 
 def _context(model: LlamaModel, needs: MemoryNeeds, num_threads: int) -> Any:

@@ -24,6 +24,8 @@ Kind = Literal["cpu", "gpu"]
 
 KV_TYPES: Mapping[str, tuple[int, int]] = {"f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34)}
 """Types of keys and values: elements and bytes of a block."""
+MOST_SEQUENCES = 256
+"""llama.cpp's own limit (`llama_max_parallel_sequences`)."""
 CELLS_STEP = 256
 """llama.cpp pads the number of KV cells to a multiple of it."""
 GPU_RESERVE_BYTES = 512 * 2**20
@@ -171,6 +173,17 @@ class MemoryPlan:
         """Of all devices."""
         return sum(part.device.usable_bytes for part in self.per_device)
 
+    def with_needs(self, needs: MemoryNeeds) -> "MemoryPlan":
+        """The same layers on the same devices for other needs, whether they fit or not."""
+        gpus = [part for part in self.per_device if part.device.kind == "gpu"]
+        (cpu,) = (part for part in self.per_device if part.device.kind == "cpu")
+        layers = range(len(cpu.layers), self.num_layers)
+        offloaded = _Offloaded(self.shape, needs, tuple(g.device for g in gpus), layers)
+        num_used = sum(len(gpu.layers) > 0 for gpu in gpus)
+        plans = (offloaded.plan_of(gpu.device, gpu.layers, num_used) for gpu in gpus)
+        rest = _cpu_plan(self.shape, needs, cpu.device, cpu.layers)
+        return MemoryPlan(self.shape, needs, (*plans, rest))
+
     @cached_property
     def largest_context(self) -> int:
         """`context_with` as many layers offloaded as planned."""
@@ -258,7 +271,15 @@ def kv_bytes(shape: ModelShape, needs: MemoryNeeds, layer: int) -> int:
 
 def _check(shape: ModelShape, needs: MemoryNeeds) -> None:
     if min(needs.context, needs.num_sequences, needs.num_rows) < 1:
-        raise UsageError("context, sequences and rows must be at least 1")
+        raise UsageError(
+            "context, sequences and rows must be at least 1",
+            hint="as in --context 8192 --sequences 1 --rows 512",
+        )
+    if needs.num_sequences > MOST_SEQUENCES:
+        raise UsageError(
+            f"{needs.num_sequences:,} sequences are more than llama.cpp's {MOST_SEQUENCES}",
+            hint=f"--sequences {MOST_SEQUENCES} is the most",
+        )
     if needs.kv_type not in KV_TYPES:
         raise UsageError(
             f"no type of keys and values is called {needs.kv_type!r}",
@@ -318,7 +339,7 @@ class _Offloaded:
         for gpu in self.gpus:
             end = start
             while end < len(self.layers) and (
-                self._plan(gpu, self.layers[start : end + 1], len(self.gpus)).fits
+                self.plan_of(gpu, self.layers[start : end + 1], len(self.gpus)).fits
             ):
                 end += 1
             cuts.append(self.layers[start:end])
@@ -329,12 +350,13 @@ class _Offloaded:
         """The plan of each GPU; None where one has no room, or layers are left over."""
         num_used = sum(len(cut) > 0 for cut in cuts)
         plans = tuple(
-            self._plan(gpu, cut, num_used) for gpu, cut in zip(self.gpus, cuts, strict=True)
+            self.plan_of(gpu, cut, num_used) for gpu, cut in zip(self.gpus, cuts, strict=True)
         )
         is_whole = sum(map(len, cuts)) == len(self.layers)
         return plans if is_whole and all(p.fits or not p.layers for p in plans) else None
 
-    def _plan(self, gpu: DeviceBudget, layers: range, num_used: int) -> DevicePlan:
+    def plan_of(self, gpu: DeviceBudget, layers: range, num_used: int) -> DevicePlan:
+        """What a GPU takes for its layers, one of `num_used` GPUs that have any."""
         if not layers:
             return DevicePlan(gpu, layers, 0, 0, 0)
         shape, needs = self.shape, self.needs

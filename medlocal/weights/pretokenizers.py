@@ -9,6 +9,7 @@ recognised. Of several names under which llama.cpp does the same, one is written
 Where merging leads matters only for words that are tokens; of the vocabulary nothing else is known.
 """
 
+import difflib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medlocal.errors import RefusedError, unknown_name
+from medlocal.errors import RefusedError, UsageError
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -96,6 +97,8 @@ _TEXTS = (
     *("// a\n", "a/b//\n/", "...\n\n.", "```py\n", "<|x|>", "!!!!!!", "x=$1+2", "_x__1_"),
     *("中文字123abc", "សួស្តី", "नमस्ते", "👩‍⚕️🚑", "ﬁ½Ⅳ", "a\u2003b\u3000c", "e\u0301A\u0301", "x\x85y"),
 )
+_ALIKE = 0.7
+"""From here on, of at most 1, a mistyped name is taken for a known one."""
 _MAX_SECONDS = 30.0
 """For all texts. A regular expression can be made to take as long as it likes."""
 
@@ -109,7 +112,12 @@ def named(name: str) -> str:
         UsageError: llama.cpp has none of that name.
     """
     if name not in LLAMA_CPP_NAMES:
-        raise unknown_name("pre-tokenizer of llama.cpp", name, LLAMA_CPP_NAMES)
+        near = difflib.get_close_matches(name, sorted(LLAMA_CPP_NAMES), cutoff=_ALIKE)
+        usual = f"those of the best-known models: {', '.join(known.name for known in KNOWN)}"
+        raise UsageError(
+            f"no pre-tokenizer of llama.cpp is called {name!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else usual,
+        )
     return name
 
 

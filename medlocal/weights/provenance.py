@@ -5,6 +5,7 @@ llama.cpp's own quantiser, so that a file made there tells its matrix here, and 
 This module knows keys, not how a file is made; nobody vouches for what a file says of itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medlocal.errors import RefusedError
@@ -23,13 +24,15 @@ KEYS = {
     "requantised_from": "medlocal.requantised_from",
     "llama_commit": "medlocal.llama_commit",
     "corpus_sha256": "medlocal.imatrix.corpus_sha256",
-    "corpus_shares": "medlocal.imatrix.shares",
+    "corpus_shares": "medlocal.imatrix.corpus_shares",
     "imatrix_file": "quantize.imatrix.file",
     "imatrix_dataset": "quantize.imatrix.dataset",
     "imatrix_entries": "quantize.imatrix.entries_count",
     "imatrix_chunks": "quantize.imatrix.chunks_count",
 }
 """Field of `Provenance` -> key in the file."""
+MATRIX_KEYS = tuple(key for key in KEYS.values() if ".imatrix." in key)
+"""Those that tell of the importance matrix with which this very file was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Provenance:
     parent_sha256: str = ""
     """Of the GGUF that this one was quantised from."""
     requantised_from: str = ""
-    """The main type of that GGUF, where it was quantised already."""
+    """The main types of the quantised GGUFs on its way, the oldest first: "IQ3_S, Q4_0"."""
     llama_commit: str = ""
     """The llama.cpp that wrote the tensors."""
     corpus_sha256: str = ""
@@ -57,7 +60,7 @@ class Provenance:
     imatrix_file: str = ""
     """The importance matrix, as it was named when it was used."""
     imatrix_dataset: str = ""
-    """The text that it was measured on; of several files the first."""
+    """The texts that it was measured on; llama.cpp's own tool names the first only."""
     imatrix_entries: int = 0
     """Tensors that it covers."""
     imatrix_chunks: int = 0
@@ -70,6 +73,16 @@ class Provenance:
             for name, key in KEYS.items()
             if key.startswith("medlocal.") and (value := getattr(self, name))
         }
+
+
+def cleared(info: GGUFInfo) -> Iterator[tuple[str, str | int]]:
+    """What a source says of its own matrix, with values that say nothing.
+
+    llama.cpp takes all keys over from the source, and can replace their values, not remove them.
+    """
+    for key in MATRIX_KEYS:
+        if key in info.metadata:
+            yield key, "" if isinstance(info.metadata[key], str) else 0
 
 
 def read_provenance(info: GGUFInfo) -> Provenance:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medlocal import libllama
 from medlocal.errors import RefusedError, UsageError
-from medlocal.files import Progress, file_sha256, no_progress, require_room
+from medlocal.files import Progress, disk_errors, file_sha256, no_progress, require_room
 from medlocal.settings import Settings
 from medlocal.weights.corpus import CorpusOptions, LanguageText, cut_chunk, named, texts_sha256
 from medlocal.weights.distances import (
@@ -116,24 +116,51 @@ def check_request(request: MeasureRequest) -> None:
         UsageError, MissingError, RefusedError: as `measure` says.
     """
     if request.chunk_tokens < MIN_CHUNK_TOKENS:
-        raise UsageError(f"a chunk must have {MIN_CHUNK_TOKENS} tokens or more")
+        raise UsageError(
+            f"a chunk must have {MIN_CHUNK_TOKENS} tokens or more",
+            hint=f"--chunk-tokens {MIN_CHUNK_TOKENS} is the least, 512 is usual",
+        )
     if request.max_chunks is not None and request.max_chunks < 2:
-        raise UsageError("two chunks or more are needed, or there is no error to state")
+        raise UsageError(
+            "two chunks or more are needed, or there is no error to state",
+            hint="--chunks 2 is the least, 0 takes all of the text",
+        )
     reference = read_gguf(request.reference)
     if request.chunk_tokens > reference.context_length:
         raise UsageError(
             f"chunks of {request.chunk_tokens:,} tokens are longer than the"
-            f" {reference.context_length:,} that {request.reference.name} was trained on"
+            f" {reference.context_length:,} that {request.reference.name} was trained on",
+            hint=f"choose shorter ones: --chunk-tokens {reference.context_length}",
         )
     names: dict[str, Path] = {}
     for path in (request.reference, *request.quantised):
         if (other := names.setdefault(path.stem, path)) is not path:
             raise UsageError(f"{other} and {path} have the same name", hint="rename one of them")
-        if vocabulary_sha256(read_gguf(path)) != vocabulary_sha256(reference):
-            raise RefusedError(
-                f"{path} has another vocabulary than {request.reference}",
-                hint="compare quantisations of one model, made from the same conversion",
+        info = read_gguf(path)
+        if vocabulary_sha256(info) != vocabulary_sha256(reference):
+            raise _of_another_model(info, reference, "it has another vocabulary")
+        if found := _differing_tensor(info, reference):
+            raise _of_another_model(info, reference, found)
+
+
+def _of_another_model(info: GGUFInfo, reference: GGUFInfo, why: str) -> RefusedError:
+    return RefusedError(
+        f"{info.path} is no quantisation of {reference.path}: {why}",
+        hint="compare quantisations of one model, made from the same conversion",
+    )
+
+
+def _differing_tensor(info: GGUFInfo, reference: GGUFInfo) -> str:
+    """The first tensor, by name, that a file has and the other not, or not in that shape; "" = none."""
+    ours, theirs = ({t.name: t.shape for t in each.tensors} for each in (info, reference))
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            here, there = (
+                " × ".join(map(str, shapes[name])) if name in shapes else "not"
+                for shapes in (ours, theirs)
             )
+            return f"its {name} is {here} there, and {there} in the reference"
+    return ""
 
 
 def vocabulary_sha256(info: GGUFInfo) -> str:
@@ -300,7 +327,8 @@ class _Work:
         per_position = width * (min(options.most, facts.num_vocab) + options.num_drawn) + 16
         positions = sum(len(c) * scored_positions(self.request.chunk_tokens) for c in chunks)
         folder = self.request.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         require_room(folder, positions * per_position)
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from medlocal import __version__
 from medlocal.errors import MedlocalError, UsageError
+from medlocal.files import Progress, leftover_notes, no_progress
 from medlocal.libllama import available_memory, build_info
 from medlocal.weights.header import TensorInfo
 from medlocal.weights.importance import shares_to_texts
 from medlocal.weights.inspect import GGUFInfo
 from medlocal.weights.kernels import slow_types
-from medlocal.weights.provenance import KEYS, Provenance, fitted
+from medlocal.weights.provenance import KEYS, MAX_VALUE_BYTES, Provenance, cleared, fitted
 from medlocal.weights.quantization_request import (
     Checked,
     QuantizeRequest,
@@ -123,18 +124,22 @@ class Plan:
         return sum(file.num_bytes for file in self.files)
 
 
-def plan_quantisation(request: QuantizeRequest) -> Plan:
+def plan_quantisation(request: QuantizeRequest, progress: Progress = no_progress) -> Plan:
     """Find out what quantising will make.
+
+    Args:
+        request: what is asked.
+        progress: told of the source's bytes that were hashed, where its matrix names its model.
 
     Raises:
         MissingError: there is no such GGUF or matrix.
         RefusedError: a file must not be used: damaged, quantised already, another model's matrix.
-        UsageError: an unknown type, a pattern that fits nothing, a matrix that is needed and not
-            given, a result that is there already.
+        UsageError: an unknown type, a pattern that fits nothing or does nothing, a matrix that is
+            needed and not given, a result that is there already.
         MedlocalError: llama.cpp cannot quantise this model, or the disk or the memory has not
             enough room.
     """
-    checked = check_request(request)
+    checked = check_request(request, progress)
     buffer_bytes = _buffer_bytes(available_memory())
     commit = build_info()["commit"]
     files = []
@@ -142,6 +147,7 @@ def plan_quantisation(request: QuantizeRequest) -> Plan:
         for wanted, path in zip(checked.recipes, checked.paths, strict=True):
             job = _job(checked, wanted, buffer_bytes, commit)
             tensors = _dry_run(checked, quantizer, job)
+            _check_kept(checked, wanted, tensors)
             _check_matrix(checked, wanted, tensors)
             file = PlannedFile(wanted, path, tensors, job, _header_bytes(checked.info, job))
             files.append(replace(file, warnings=tuple(_warnings(checked, file))))
@@ -170,7 +176,13 @@ def _job(checked: Checked, wanted: Recipe, buffer_bytes: int, commit: str) -> Jo
         output_type=tensor_type(output).number if output else None,
         embedding_type=tensor_type(embedding).number if embedding else None,
         keep=tuple((pattern, kind.number) for pattern, kind in checked.keep),
-        entries=(*made.entries().items(), *_matrix_entries(checked)),
+        entries=tuple(
+            {
+                **dict(cleared(checked.info)),
+                **made.entries(),
+                **dict(_matrix_entries(checked)),
+            }.items()
+        ),
         imatrix=str(request.imatrix or ""),
         allow_requantize=request.allow_requantize,
     )
@@ -182,16 +194,33 @@ def _matrix_entries(checked: Checked) -> Iterator[tuple[str, str | int]]:
         return
     yield KEYS["imatrix_file"], fitted(str(checked.request.imatrix))
     if matrix.datasets:
-        yield KEYS["imatrix_dataset"], fitted(matrix.datasets[0])
+        yield KEYS["imatrix_dataset"], _named(matrix.datasets)
     yield KEYS["imatrix_entries"], len(matrix.sums)
     if matrix.num_chunks > 0:
         yield KEYS["imatrix_chunks"], matrix.num_chunks
 
 
+def _named(datasets: Sequence[str]) -> str:
+    """All of them, or how many there are beside the first, as far as a value holds them."""
+    if len((every := ", ".join(datasets)).encode()) <= MAX_VALUE_BYTES:
+        return every
+    more = f" and {len(datasets) - 1} more" if len(datasets) > 1 else ""
+    return fitted(datasets[0], MAX_VALUE_BYTES - len(more)) + more
+
+
 def _dry_run(checked: Checked, quantizer: Quantizer, job: Job) -> tuple[PlannedTensor, ...]:
     """What llama.cpp would make of each tensor, in the source's order."""
     pieces: list[str] = []
-    quantizer.run(job, lambda _level, piece: pieces.append(piece))
+    try:
+        quantizer.run(job, lambda _level, piece: pieces.append(piece))
+    except MedlocalError as error:
+        if "regular expression" not in error.message:
+            raise
+        raise UsageError(
+            f"llama.cpp cannot read {' or '.join(pattern for pattern, _ in checked.keep)}:"
+            f" {error.message.rpartition('failed to quantize: ')[2]}",
+            hint="write --keep's pattern as an ECMAScript regular expression",
+        ) from error
     kinds = planned_types(pieces)
     tensors = checked.info.tensors
     if missing := [tensor.name for tensor in tensors if tensor.name not in kinds]:
@@ -229,6 +258,24 @@ def begun_tensor(piece: str) -> str:
     return found[1] if found else ""
 
 
+def _check_kept(checked: Checked, wanted: Recipe, tensors: Sequence[PlannedTensor]) -> None:
+    """Refuse a pattern that llama.cpp reads in another way, or that fits only what it never touches."""
+    if wanted.main.name in FLOATS:  # where patterns do nothing, and a warning says so
+        return
+    for number, (pattern, kind) in enumerate(checked.keep):
+        meant = [t for t in tensors if checked.kept_type(t.source.name) == checked.keep[number]]
+        others = [t for t in meant if t.kind.name != kind.name]
+        # Norms and routers are left as they are, and a part of a name often fits them too.
+        changed = [t for t in others if t.kind.name != t.source.type]
+        if changed or (others and len(others) == len(meant)):
+            tensor = (changed or others)[0]
+            raise UsageError(
+                f"--keep {pattern}={kind.name} would do nothing for {tensor.source.name}: llama.cpp"
+                f" makes it {tensor.kind.name}",
+                hint="its expressions are ECMAScript's, and tensors of one dimension stay as they are",
+            )
+
+
 def _check_matrix(checked: Checked, wanted: Recipe, tensors: Sequence[PlannedTensor]) -> None:
     """Refuse what llama.cpp would refuse in the midst of its work."""
     needing = [
@@ -258,11 +305,17 @@ def _header_bytes(info: GGUFInfo, job: Job) -> int:
         **dict(job.entries),
     }
     added = sum(
-        8 + len(key) + 4 + (8 + len(value.encode()) if isinstance(value, str) else 4)
+        _value_bytes(value) - _value_bytes(info.metadata[key])
+        if key in info.metadata
+        else 8 + len(key) + 4 + _value_bytes(value)
         for key, value in entries.items()
-        if key not in info.metadata
     )
     return _padded(min(tensor.offset for tensor in info.tensors) + added)
+
+
+def _value_bytes(value: object) -> int:
+    """Of a text, or of a number of four bytes."""
+    return 8 + len(value.encode()) if isinstance(value, str) else 4
 
 
 def _warnings(checked: Checked, file: PlannedFile) -> Iterator[str]:
@@ -271,19 +324,43 @@ def _warnings(checked: Checked, file: PlannedFile) -> Iterator[str]:
         yield f"no tensor of this model becomes {file.recipe.main.name}"
     if checked.requantised_from:
         yield f"made from {checked.requantised_from}, whose losses stay in it"
-    if checked.keep and file.recipe.main.name in FLOATS:
-        yield f"--keep does nothing for {file.recipe.name}: all tensors get that type"
-    if matrix := checked.matrix:
-        made = [t for t in file.tensors if t.buffer_bytes and t.source.name not in matrix.sums]
-        # Embeddings and output are not in most matrices, and do well without.
-        if without := [t.source.name for t in made if t.source.name.startswith("blk.")]:
-            yield f"the matrix says nothing of {len(without)} tensors, such as {without[0]}"
+    yield from _keep_warnings(checked, file)
+    yield from _matrix_warnings(checked, file)
     if file.num_bytes >= checked.info.size and file.recipe.main.name not in FLOATS:
         yield "not smaller than its source"
     total = sum(file.bytes_by_type.values())
     for name, why in slow_types(file.bytes_by_type).items():
         if (share := file.bytes_by_type[name] / total) >= _SLOW_SHARE:
             yield f"{share:.0%} of it is {name}: {why}"
+    yield from leftover_notes(file.path, "a quantisation")
+
+
+def _keep_warnings(checked: Checked, file: PlannedFile) -> Iterator[str]:
+    if checked.keep and file.recipe.main.name in FLOATS:
+        yield f"--keep does nothing for {file.recipe.name}: all tensors get that type"
+    elif untouched := [t.source.name for t in file.tensors if _is_untouched(checked, t)]:
+        yield f"--keep does nothing for {len(untouched)} tensors, such as {untouched[0]}"
+
+
+def _matrix_warnings(checked: Checked, file: PlannedFile) -> Iterator[str]:
+    if (matrix := checked.matrix) is None:
+        return
+    if checked.is_foreign_matrix:
+        yield (
+            f"{checked.request.imatrix} was computed on another file than the source or what that was"
+            " made from: its shapes fit, but it may be another model's"
+        )
+    made = [t for t in file.tensors if t.buffer_bytes and t.source.name not in matrix.sums]
+    # Embeddings and output are not in most matrices, and do well without.
+    if without := [t.source.name for t in made if t.source.name.startswith("blk.")]:
+        yield f"the matrix says nothing of {len(without)} tensors, such as {without[0]}"
+
+
+def _is_untouched(checked: Checked, tensor: PlannedTensor) -> bool:
+    """Whether a pattern fits a matrix that llama.cpp never quantises: a router of experts."""
+    kept = checked.kept_type(tensor.source.name)
+    is_left = tensor.kind.name == tensor.source.type and len(tensor.source.shape) > 1
+    return is_left and kept is not None and kept[1].name != tensor.kind.name
 
 
 def _fallbacks(checked: Checked, file: PlannedFile) -> Iterator[str]:

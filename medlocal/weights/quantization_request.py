@@ -5,6 +5,7 @@ the way, a source that is quantised already, a pattern that fits no tensor, anot
 matrix. What llama.cpp makes of the request is `quantization_plan`'s. Nothing is written.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medlocal.errors import RefusedError, UsageError
+from medlocal.files import Progress, file_sha256, no_progress
 from medlocal.weights.header import TensorInfo
 from medlocal.weights.inspect import GGUFInfo, read_gguf
 from medlocal.weights.provenance import read_provenance
@@ -21,8 +23,14 @@ from medlocal.weights.recipes import Recipe, TensorType, is_quantised, recipe, t
 if TYPE_CHECKING:
     from medlocal.weights.importance import Importance
 
+MOST_THREADS = 512
+"""ggml's own limit (GGML_MAX_N_THREADS); far beyond it the system gives no more, and C++ aborts."""
 _MISSING_SHARE = 0.1
 """Of the layers that a matrix may say nothing of: those that only draft tokens are not computed."""
+_ECMASCRIPT_LACKS = re.compile(
+    r"\[\^?(?:\\.|[^\]\\])*\]|(?P<lacking>\\[AZ]|\(\?(?![:=!])(?:<[=!]|P?<|.?)|\{,)|\\."
+)
+"""Finds, past sets of characters and escapes, what Python's expressions have and ECMAScript's do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +72,42 @@ class Checked:
     """Patterns and the types that tensors of such names get."""
     matrix: "Importance | None"
     requantised_from: str
-    """The source's main type, where it is quantised already; "" where it is not."""
+    """Main types of the quantised files on the source's way, its own last; "" where there are none."""
+    is_foreign_matrix: bool = False
+    """The matrix says that it was computed on another file than the source and its parent."""
+
+    def kept_type(self, name: str) -> tuple[str, TensorType] | None:
+        """The pattern by which the user chose the type of this tensor, and the type."""
+        chosen = {
+            "output.weight": self.request.output_type,
+            "token_embd.weight": self.request.embedding_type,
+        }
+        if chosen.get(name):  # llama.cpp lets their own options go first
+            return None
+        return next((kept for kept in self.keep if re.search(kept[0], name)), None)
 
     def is_kept(self, name: str) -> bool:
-        """Whether the user chose the type of this tensor."""
-        return any(re.search(pattern, name) for pattern, _ in self.keep)
+        """Whether a pattern of the user's chose the type of this tensor."""
+        return self.kept_type(name) is not None
 
 
-def check_request(request: QuantizeRequest) -> Checked:
+def check_request(request: QuantizeRequest, progress: Progress = no_progress) -> Checked:
     """Check a request.
+
+    Args:
+        request: what is asked.
+        progress: told of the source's bytes that were hashed, where its matrix names its model.
 
     Raises:
         MissingError: there is no such GGUF or matrix.
         RefusedError: a file must not be used: damaged, quantised already, another model's matrix.
         UsageError: an unknown type, a pattern that fits nothing, a result that is there already.
     """
+    if not 1 <= request.num_threads <= MOST_THREADS:
+        raise UsageError(
+            f"{request.num_threads:,} threads: between 1 and {MOST_THREADS} are possible",
+            hint=f"this machine has {os.cpu_count()} cores; fewer with --threads",
+        )
     info = read_gguf(request.source)
     if not info.tensors:
         raise RefusedError(f"{info.path} has no tensors, only a vocabulary")
@@ -86,15 +115,33 @@ def check_request(request: QuantizeRequest) -> Checked:
     if not wanted:
         raise UsageError("no type is named", hint="name one or several, such as Q4_K_M Q8_0")
     paths = tuple(request.folder / f"{request.source.stem}-{r.name}.gguf" for r in wanted)
+    _check_folder(request.folder)
     _check_targets(request, paths)
-    requantised_from = _requantised_from(request, info)
-    keep = _keep(request, info)
-    return Checked(request, info, wanted, paths, keep, _matrix(request, info), requantised_from)
+    matrix = _matrix(request, info)
+    return Checked(
+        request=request,
+        info=info,
+        recipes=wanted,
+        paths=paths,
+        keep=_keep(request, info),
+        matrix=matrix,
+        requantised_from=_requantised_from(request, info),
+        is_foreign_matrix=matrix is not None and _is_foreign(matrix, request, info, progress),
+    )
 
 
 def matrix_hint(request: QuantizeRequest) -> str:
     """How to get an importance matrix for the source."""
     return f"make one: medlocal imatrix {request.source} --text en:FILE --text es:FILE"
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be made or written to: an hour later would be too late."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder", hint="name a folder for the results with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"nothing can be written in {there}", hint="choose another folder with -o")
 
 
 def _check_targets(request: QuantizeRequest, paths: Sequence[Path]) -> None:
@@ -111,20 +158,20 @@ def _check_targets(request: QuantizeRequest, paths: Sequence[Path]) -> None:
 
 
 def _requantised_from(request: QuantizeRequest, info: GGUFInfo) -> str:
-    """The type that the source is quantised in; "" where its numbers are as they were trained."""
+    """The types of the source's way, its own last; "" where its numbers are as they were trained."""
     num_bytes: Counter[str] = Counter()
     for tensor in info.tensors:
         if is_quantised(tensor.type):
             num_bytes[tensor.type] += tensor.num_bytes
     main = num_bytes.most_common(1)[0][0] if num_bytes else ""
-    before = main or read_provenance(info).requantised_from
-    if before and not request.allow_requantize:
+    before = read_provenance(info).requantised_from
+    if (main or before) and not request.allow_requantize:
         state = f"is quantised already ({main})" if main else f"was made from a {before} file"
         raise RefusedError(
             f"{info.path} {state}: what was lost does not come back, and the rest is rounded twice",
             hint="quantise the F32, F16 or BF16 file, or pass --allow-requantize",
         )
-    return main
+    return ", ".join(filter(None, (before, main)))
 
 
 def _keep(request: QuantizeRequest, info: GGUFInfo) -> tuple[tuple[str, TensorType], ...]:
@@ -147,6 +194,12 @@ def _keep(request: QuantizeRequest, info: GGUFInfo) -> tuple[tuple[str, TensorTy
 
 
 def _matching(info: GGUFInfo, pattern: str) -> list[TensorInfo]:
+    lacking = (found["lacking"] for found in _ECMASCRIPT_LACKS.finditer(pattern))
+    if part := next(filter(None, lacking), None):
+        raise UsageError(
+            f"--keep {pattern}: {part} means something else to llama.cpp, or nothing",
+            hint="its expressions are ECMAScript's: ^ and $ for the ends, [Aa] for either case",
+        )
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -189,6 +242,19 @@ def _matrix(request: QuantizeRequest, info: GGUFInfo) -> "Importance | None":
     if len(missing) > _MISSING_SHARE * len(layers):
         raise _foreign(request, f"it has no entry for {len(missing)} of its {len(layers)} layers")
     return matrix
+
+
+def _is_foreign(
+    matrix: "Importance", request: QuantizeRequest, info: GGUFInfo, progress: Progress
+) -> bool:
+    """Whether the matrix names a model that is neither the source nor next to it on its way.
+
+    One that was computed on the BF16 is right for what was made from it, and the other way round.
+    """
+    models = {matrix.model_sha256, matrix.model_parent_sha256} - {""}
+    if not models or read_provenance(info).parent_sha256 in models:
+        return False
+    return file_sha256(request.source, progress, request.hash_cache) not in models
 
 
 def _num_matrices(tensor: TensorInfo) -> int:

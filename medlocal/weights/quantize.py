@@ -25,6 +25,8 @@ from medlocal.weights.quantizer import Job, Quantizer
 
 __all__ = ["Plan", "PlannedFile", "Quantised", "QuantizeRequest", "plan_quantisation", "quantize"]
 
+_ROOM_HINT = "make room, or choose another folder with -o"
+
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
@@ -56,7 +58,7 @@ def quantize(plan: Plan, progress: Progress = no_progress) -> Iterator[Quantised
             what was asked for. Nothing is under that file's name then.
     """
     source, folder = plan.request.source, plan.request.folder
-    with disk_errors(folder):
+    with disk_errors(folder, _ROOM_HINT):
         parent = file_sha256(source, progress, plan.request.hash_cache)
         folder.mkdir(parents=True, exist_ok=True)
     with Quantizer() as quantizer:
@@ -78,7 +80,7 @@ class _Maker:
     def make(self, file: PlannedFile) -> Quantised:
         began = time.monotonic()
         entries = ((KEYS["parent_sha256"], self.parent), *file.job.entries)
-        with disk_errors(file.path.parent), publish(file.path) as stream:
+        with disk_errors(file.path, _ROOM_HINT), publish(file.path) as stream:
             # The part is llama.cpp's to write; the stream is there to put it on the disk.
             part = Path(stream.name)
             self.run(replace(file.job, target=str(part), entries=entries), file)
@@ -115,7 +117,7 @@ class _Maker:
                 raise
             raise MedlocalError(
                 f"{file.path} could not be written: the disk is full, or a file may not be so large",
-                hint="make room, or choose another folder with -o",
+                hint=_ROOM_HINT,
             ) from error
         self.progress(description, total, total)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medlocal.errors import RefusedError
+from medlocal.files import disk_errors
 from medlocal.weights.header import PULL_AGAIN, shown
 from medlocal.weights.tokenizer_files import MAX_TOKENS
 
@@ -54,13 +55,16 @@ def read_piece_model(path: Path) -> PieceModel:
 
     Raises:
         RefusedError: it is damaged, or its algorithm is not BPE, the only one that llama.cpp has.
+        MedlocalError: the system does not let it be read.
     """
-    if (size := path.stat().st_size) > _MAX_BYTES:
-        raise RefusedError(f"{path} has {size:,} bytes, and may have {_MAX_BYTES:,}")
+    with disk_errors(path):
+        if (size := path.stat().st_size) > _MAX_BYTES:
+            raise RefusedError(f"{path} has {size:,} bytes, and may have {_MAX_BYTES:,}")
+        content = path.read_bytes()
     pieces: list[Piece] = []
     trainer, normalizer = b"", b""
     try:
-        for number, wire, value in _fields(path.read_bytes()):
+        for number, wire, value in _fields(content):
             if wire != _BYTES or isinstance(value, int):
                 continue
             if number == 1:
@@ -74,7 +78,7 @@ def read_piece_model(path: Path) -> PieceModel:
         _check_algorithm(path, trainer)
         return _model(pieces, normalizer)
     except (ValueError, struct.error) as error:
-        head = "a git-lfs pointer" if path.read_bytes()[:7] == b"version" else str(error)
+        head = "a git-lfs pointer" if content[:7] == b"version" else str(error)
         raise RefusedError(f"{path} is no SentencePiece model: {head}", hint=PULL_AGAIN) from error
 
 

@@ -113,7 +113,8 @@ def _pull_uncarded(
 ) -> PulledModel:
     if settings.offline and pulled_model(card, settings) is None:
         raise MissingError(
-            f"offline, and {card.repo} is not on this machine",
+            f"offline, and {card.repo} is not on this machine: neither a folder"
+            f" {Path(card.repo).absolute()} nor a repository that was got before",
             hint="get its folder where there is a network, copy it here, and name the folder",
         )
     try:
@@ -121,7 +122,10 @@ def _pull_uncarded(
     except MissingError as error:
         # The hint names a command for cards, and this one is made up.
         hint = (error.hint or "").replace(f"medlocal models pull {card.id}", "do the same again")
-        raise MissingError(error.message, hint=hint or None) from error
+        # "a/b" can be a path too, and a mistyped one comes here.
+        no_folder = f"where a folder is meant: there is no {Path(card.repo).absolute()}"
+        hint = "; ".join(filter(None, [hint, no_folder]))
+        raise MissingError(error.message, hint=hint) from error
     if not pulled.path.is_dir():
         raise UsageError(f"{card.repo} holds a GGUF already: {pulled.path}")
     return pulled

@@ -14,6 +14,7 @@ from pathlib import Path
 from string import ascii_letters, digits
 
 from medlocal.errors import MissingError, RefusedError
+from medlocal.files import disk_errors
 from medlocal.weights.checkpoint import read_json_object
 from medlocal.weights.header import PULL_AGAIN, shown
 
@@ -205,7 +206,13 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     Raises:
         MissingError: there is no tokenizer.
         RefusedError: one of the files is damaged.
+        MedlocalError: the system does not let one be read.
     """
+    with disk_errors(folder):
+        return _read_files(folder)
+
+
+def _read_files(folder: Path) -> TokenizerFiles:
     library, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
     pieces = folder / "tokenizer.model"
     has_pieces = pieces.is_file() and not _is_tiktoken(pieces)
@@ -230,7 +237,7 @@ def is_unicode(text: str) -> bool:
 
 def _is_tiktoken(path: Path) -> bool:
     """True for the form in which Meta publishes Llama 3's vocabulary, under the same file name."""
-    with path.open("rb") as file:
+    with disk_errors(path), path.open("rb") as file:
         return _TIKTOKEN.match(file.read(512)) is not None
 
 
@@ -253,9 +260,10 @@ def _plain(name: str) -> str:
 
 
 def _read_text(path: Path) -> str:
-    if path.stat().st_size > _MAX_TEMPLATE_BYTES:
-        raise RefusedError(f"{path} is larger than any chat template", hint=PULL_AGAIN)
     try:
-        return path.read_text(encoding="utf-8")
+        with disk_errors(path):
+            if path.stat().st_size > _MAX_TEMPLATE_BYTES:
+                raise RefusedError(f"{path} is larger than any chat template", hint=PULL_AGAIN)
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RefusedError(f"{path} is not UTF-8: {error}", hint=PULL_AGAIN) from error

@@ -159,8 +159,9 @@ def test_stopped_by_the_user_it_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("medlocal.weights.convert.check_converted", stop)
-    code, out, _ = cli(checkpoint, "out.gguf")
+    code, out, err = cli(checkpoint, "out.gguf")
     assert (code, out) == (130, "")
+    assert err.endswith(f"stopped\n  → do the same again: medlocal convert {checkpoint} out.gguf\n")
     assert not list(Path().glob("*gguf*"))
 
 

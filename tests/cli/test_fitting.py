@@ -114,6 +114,28 @@ def test_that_a_model_does_not_fit_is_an_answer(cli: Cli) -> None:
     assert "3.75 GiB can be taken" in out
 
 
+def test_devices_stand_side_by_side_within_80_columns(cli: Cli) -> None:
+    sizes = [argument for size in ("8GiB", "6GiB", "4GiB") for argument in ("--vram", size)]
+    _, out, _ = cli(CARD, *sizes, "--ram", "16GiB")
+    table = out.partition("\n\n")[0].splitlines()
+    assert table[0].split() == ["memory", "GPU", "0", "GPU", "1", "GPU", "2", "CPU"]
+    assert table[2].split() == [
+        "free",
+        *(part for size in ("8.00", "6.00", "4.00", "16.00") for part in (size, "GiB")),
+    ]
+    assert [line.split()[0] for line in table[2:]] == [
+        "free", "kept", "layers", "weights", "keys", "to", "logits", "needed", "fits"
+    ]  # fmt: skip
+    assert max(map(len, table)) <= 80
+
+
+def test_more_devices_than_a_table_holds_get_another(cli: Cli) -> None:
+    sizes = [argument for _ in range(5) for argument in ("--vram", "4GiB")]
+    _, out, _ = cli(CARD, *sizes, "--ram", "16GiB")
+    heads = [line.split()[1:] for line in out.splitlines() if line.startswith("memory")]
+    assert heads == [["GPU", "0", "GPU", "1", "GPU", "2", "GPU", "3"], ["GPU", "4", "CPU"]]
+
+
 def test_types_tell_what_fits_and_whose_loss_is_published(cli: Cli) -> None:
     _, out, err = cli(CARD, "--vram", "8GiB", "--ram", "16GiB")
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
@@ -160,7 +182,7 @@ def test_a_gguf_is_planned_for_this_machine(cli: Cli, tiny: str) -> None:
 def test_a_load_is_measured_and_compared(cli: Cli, tiny: str) -> None:
     code, out, err = cli(tiny, "--measure", "--context", "512", "--rows", "64")
     assert code == 0
-    (line,) = (line for line in out.splitlines() if line.startswith("keys and values"))
+    *_, line = (line for line in out.splitlines() if line.startswith("keys and values"))
     # 512 cells in two layers of 16 + 16 elements in F16: 64 KiB, 0.06 in the log's MiB.
     assert line.split()[3:] == ["64.0", "KiB", "61.4", "KiB", "1.042"]
     assert "the process grew by" in err
@@ -207,7 +229,8 @@ def _report(folder: Path, num_parameters: int) -> Path:
         (("none.gguf",), 3, "there is no file none.gguf"),
         (("meditron-7b", "--vram", "8"), 2, "--vram 8: that is no size"),
         (("meditron-7b", "--ram", "much"), 2, "--ram much: that is no size"),
-        (("meditron-7b", "--context", "0"), 2, "must be at least 1"),
+        (("meditron-7b", "--context", "0"), 2, "→ as in --context 8192 --sequences 1"),
+        (("meditron-7b", "--sequences", "100000"), 2, "100,000 sequences are more than"),
         (("meditron-7b", "--kv", "q4_0"), 2, "no type of keys and values is called 'q4_0'"),
         (("meditron-7b", "--measure"), 2, "--measure loads a GGUF"),
         (("meditron-7b", "--quality", "none.json"), 2, "no report of `medlocal quality`"),

@@ -1,5 +1,6 @@
 """`medlocal imatrix` as a user types it."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import pytest
 from medlocal.cli import importance
 from medlocal.cli.importance import describe
 from medlocal.cli.main import run as run_command
+from medlocal.weights import gate
 from medlocal.weights.imatrix import ImatrixProgress
 from medlocal.weights.importance import read_importance
 from tests.weights.tiny_mixture import write_tiny_mixture
@@ -116,6 +118,9 @@ def test_a_text_that_ends_first_is_said(cli: Cli) -> None:
         (["--text", ENGLISH, "--share", "en=1", "--share", "en=1"], 2, "is stated twice"),
         (["--text", ENGLISH, "--threads", "0"], 2, "--threads must be at least 1"),
         (["--text", ENGLISH, "--chunks", "0"], 2, "a number of chunks must be at least 1"),
+        (["--text", ENGLISH, "--threads", "99999"], 2, "99,999 threads: between 1 and 512"),
+        (["--text", ENGLISH, "--chunk-tokens", "15"], 2, "chunks of 15 tokens are too short"),
+        (["--text", ENGLISH, "-o", "none/m.gguf"], 2, "there is no folder none"),
         ([], 2, "--text"),
     ],
 )
@@ -126,6 +131,39 @@ def test_a_wrong_request_has_its_code_and_its_reason(
 
     assert (found, out) == (code, "")
     assert message in err
+
+
+def test_a_wrong_request_is_told_before_the_model_is_hashed_or_loaded(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("it was admitted")
+
+    monkeypatch.setattr(gate, "admit", fail)
+    assert cli("--text", ENGLISH, "--chunk-tokens", "15")[0] == 2
+
+
+def test_a_language_may_be_written_in_capitals(cli: Cli) -> None:
+    text = ENGLISH.replace("en:", "EN:", 1)
+    code, out, _ = cli("--text", text, "--share", "EN=1", "--chunk-tokens", "64", "--chunks", "1")
+    assert code == 0
+    assert re.search(r"^text en +64 tokens, share 1$", out, re.MULTILINE)
+
+
+def test_a_matrix_is_shown_as_one_and_not_as_a_model(cli: Cli) -> None:
+    options = ("--text", ENGLISH, "--text", SPANISH, "--chunk-tokens", "64", "--chunks", "2")
+    assert cli(*options, "-o", "m.gguf")[0] == 0
+
+    assert run_command(["models", "show", "m.gguf", "--json"]) == 0
+    found = json.loads(cli.capture.readouterr().out)
+    assert found["kind"] == "an importance matrix, not a model"
+    assert (found["weights"], found["chunks"], found["chunk_tokens"]) == (16, 2, 64)
+    assert found["texts"] == ["en:clinical_en.txt", "es:clinical_es.txt"]
+    assert found["shares"] == ["en=1/2", "es=1/2"]
+    assert found["model_sha256"] == hashlib.sha256(cli.model.read_bytes()).hexdigest()
+
+    assert run_command(["inspect", "m.gguf"]) == 4
+    assert "m.gguf is an importance matrix, not a model" in cli.capture.readouterr().err
 
 
 def test_progress_is_one_line() -> None:

@@ -27,6 +27,7 @@ WAY = {
     "medlocal.parent.sha256": string("d" * 64),
     "quantize.imatrix.file": string("es.imatrix.gguf"),
     "quantize.imatrix.dataset": string("notas.txt"),
+    "medlocal.imatrix.corpus_shares": string("en=1/2 es=1/2"),
     "quantize.imatrix.chunks_count": u32(300),
 }
 
@@ -191,7 +192,19 @@ class TestInspect:
         assert "source HiTZ/Marmoka-es-Llama-3.1-8B-Instruct" in out
         assert "written by medlocal 0.1.0" in out
         assert "importance matrix es.imatrix.gguf, measured on notas.txt" in out
+        assert "its languages' shares en=1/2 es=1/2" in out
         assert "its chunks of text 300" in out
+
+    def test_an_importance_matrix_is_called_one(
+        self, cli: Cli, tmp_path: Path, loads: list[Path]
+    ) -> None:
+        path = write_tiny_llama(
+            tmp_path / "m.imatrix.gguf", tiny_llama().changed(general__type=string("imatrix"))
+        )
+        ended = cli("inspect", str(path))
+        assert ended.code == 4
+        assert ended.err.startswith(f"error: {path} is an importance matrix, not a model\n")
+        assert loads == []
 
 
 class TestAgainstTheCard:
@@ -213,6 +226,7 @@ class TestAgainstTheCard:
         ended = cli("inspect", str(path), "--card", "smolm2")
         assert ended.code == 2
         assert "did you mean smollm2-135m-instruct?" in ended.err
+        assert loads == []  # nobody waits seconds to be told of a slip of the pen
 
     @pytest.mark.weights
     def test_the_demo_models_is_the_cards(self, cli: Cli, demo_model: Path) -> None:

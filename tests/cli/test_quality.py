@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from medlocal import libllama
+from medlocal.cli import quality as quality_command
 from medlocal.cli.main import run
 from medlocal.cli.quality import describe
+from medlocal.weights import quality as quality_module
+from medlocal.weights.quality_results import Quality
+from tests.report.quality_values import a_report
 from tests.weights.gguf_files import write_model
 
 Command = Callable[..., tuple[int, str, str]]
@@ -40,6 +44,70 @@ def test_an_output_of_another_kind_is_refused_before_anything_is_read(command: C
     code, _, err = command("/none.gguf", "/none2.gguf", "-o", "table.xlsx")
     assert code == 2
     assert ".svg" in err
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("/nowhere/q.svg", "there is no folder /nowhere"),
+        ("/proc/q.svg", "nothing can be written in /proc"),
+    ],
+)
+def test_an_output_that_could_not_be_written_is_refused_before_anything_is_read(
+    command: Command, output: str, message: str
+) -> None:
+    code, _, err = command("/none.gguf", "/none2.gguf", "-o", output)
+    assert code == 2
+    assert message in err
+
+
+def test_an_output_that_is_a_folder_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "q.svg").mkdir()
+    code, _, err = command("/none.gguf", "/none2.gguf", "-o", tmp_path / "q.svg")
+    assert code == 2
+    assert "q.svg is a folder" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_what_was_measured_is_shown_even_where_a_file_cannot_be_written(
+    command: Command,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """The folder goes while it measures."""
+    (folder := tmp_path / "out").mkdir()
+
+    def measured(request: object) -> Quality:
+        folder.rmdir()
+        return a_report(with_tasks=False).quality
+
+    monkeypatch.setattr(quality_command, "_measure", measured)
+    code, out, err = command(*pair, "--no-tasks", "-o", folder / "q.md", *options)
+    assert code == 1
+    assert "model-Q4_0" in out
+    assert f"{folder / 'q.md'}: No such file or directory" in err
+
+
+def test_ctrl_c_says_that_the_same_command_carries_on(
+    command: Command, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quality_module, "measure", stopped)
+    code, out, err = command(*pair, "--no-tasks")
+    assert (code, out) == (130, "")
+    assert "the same command carries on: what was computed of the reference is kept" in err
+
+
+def test_a_text_may_have_its_language_in_capitals(
+    command: Command, pair: tuple[Path, Path]
+) -> None:
+    code, _, err = command(*pair, "--text", "EN:/none.txt")
+    assert code == 3
+    assert "there is no text at /none.txt" in err
 
 
 def test_a_file_that_is_not_there_is_missing(command: Command, pair: tuple[Path, Path]) -> None:

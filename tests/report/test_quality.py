@@ -39,6 +39,10 @@ def tables(report_blocks: object) -> dict[str, Table]:
         (-0.00001, 0.0004, ("−0.00001", "± 0.00040")),
         (1.0, 0.0, ("1.000000", "± 0.000000")),
         (0.4912345, None, ("0.4912", "–")),
+        (-1e-9, 0.0, ("0.000000", "± 0.000000")),
+        (-0.0001, 0.4, ("0.00", "± 0.40")),
+        (-0.0, None, ("0", "–")),
+        (-0.5, None, ("−0.5", "–")),
     ],
 )
 def test_a_value_is_as_precise_as_its_error(
@@ -104,6 +108,12 @@ def test_the_table_keeps_to_80_columns() -> None:
     text = io.StringIO()
     print_quality(a_report(), Console(file=text, width=80, highlight=False))
     assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
+def test_no_word_of_a_header_is_divided_in_markdown() -> None:
+    assert "| file | type, size, bits/weight | mean KL divergence | median, 99 % |" in (
+        quality_markdown(a_report())
+    )
 
 
 def test_a_name_cannot_break_the_markdown() -> None:

@@ -1,12 +1,13 @@
 """A checkpoint's folder, whole and not."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medlocal.errors import MissingError, RefusedError, UsageError
+from medlocal.errors import MedlocalError, MissingError, RefusedError, UsageError
 from medlocal.weights.checkpoint import read_checkpoint, read_json_object
 from tests.weights.tiny_checkpoints import BY_NAME, make, write_json
 
@@ -172,3 +173,53 @@ def test_a_card_that_is_no_card_is_done_without_and_told(single: Path) -> None:
     checkpoint = read_checkpoint(single)
     assert checkpoint.card == {}
     assert "front matter" in checkpoint.notes[0]
+
+
+# What cannot be read. The first byte of /proc/self/mem can be read by nobody, not even by root.
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_a_file_that_cannot_be_read_is_named(single: Path, name: str) -> None:
+    (single / name).unlink(missing_ok=True)
+    (single / name).symlink_to("/proc/self/mem")
+    with pytest.raises(MedlocalError) as caught:
+        read_checkpoint(single)
+    assert caught.value.message == f"{single / name}: Input/output error"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(
+    single: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", forbid)
+    with pytest.raises(MedlocalError) as caught:
+        read_checkpoint(single)
+    assert caught.value.message == f"{single}/config.json: Permission denied"
+    assert caught.value.hint == "change the permissions, or name another place"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "generation_config.json", "tokenizer.json"]
+)
+def test_a_link_that_leads_nowhere_is_told_as_such(single: Path, name: str) -> None:
+    """As in a snapshot of the Hub's cache that was copied without its blobs."""
+    (single / name).unlink(missing_ok=True)
+    (single / name).symlink_to("../../blobs/0123")
+    with pytest.raises(MissingError) as caught:
+        read_checkpoint(single)
+    assert caught.value.message == (
+        f"{single / name} is a link to ../../blobs/0123, and nothing is there"
+    )
+    assert caught.value.hint is not None
+    assert "cp -rL" in caught.value.hint
+
+
+def test_an_architecture_that_is_no_list_is_told_as_it_stands(single: Path) -> None:
+    (single / "config.json").write_text('{"architectures": "LlamaForCausalLM"}', encoding="utf-8")
+    with pytest.raises(RefusedError) as caught:
+        read_checkpoint(single)
+    assert caught.value.message == (
+        f"{single}/config.json: architectures is 'LlamaForCausalLM', not a list of names"
+    )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -354,6 +355,64 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(
 def test_a_checkpoint_without_a_tokenizer_is_refused(damaged: Path, tmp_path: Path) -> None:
     (damaged / "tokenizer.model").unlink()
     assert "tokenizer" in refused(damaged, tmp_path, error=MissingError)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "tokenizer.model"])
+def test_a_tokenizer_that_cannot_be_read_is_named(damaged: Path, tmp_path: Path, name: str) -> None:
+    (damaged / name).unlink(missing_ok=True)
+    (damaged / name).symlink_to("/proc/self/mem")  # whose first byte nobody can read
+    with pytest.raises(MedlocalError) as caught:
+        converted(damaged, tmp_path / "out.gguf")
+    assert caught.value.message == f"{damaged / name}: Input/output error"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 0}, "/config.json: num_hidden_layers is 0"),
+        ({"hidden_size": 128}, ": the tensor 'lm_head.weight' has the shape"),
+    ],
+)
+def test_what_contradicts_itself_is_told_with_its_folder(
+    damaged: Path, tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    config = json.loads((damaged / "config.json").read_bytes())
+    write_json(damaged / "config.json", config | change)
+    assert refused(damaged, tmp_path).startswith(f"{damaged}{message}")
+
+
+def test_a_chat_template_that_fails_is_told(damaged: Path, tmp_path: Path, untried: None) -> None:
+    config = json.loads((damaged / "tokenizer_config.json").read_bytes())
+    write_json(damaged / "tokenizer_config.json", config | {"chat_template": "\n{% for"})
+    (note,) = converted(damaged, tmp_path / "out.gguf").notes
+    assert note.startswith(f"the chat template of {damaged} fails in line 2: ")
+    assert note.endswith("; `medlocal run` will not ask the model in chat form")
+
+
+def test_a_conversion_that_is_stopped_in_its_trial_does_not_wait_for_the_checksum(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, ended = Event(), []
+
+    def hash_for_long(path: Path, progress: Progress | None = None, _cache: object = None) -> str:
+        if path.suffix == ".part":
+            began.set()
+            for _ in range(200):
+                Event().wait(0.01)
+                (progress or no_progress)("checking", 0, None)
+            ended.append(path)
+        return ""
+
+    def stop(*_: object) -> None:
+        assert began.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert_module, "file_sha256", hash_for_long)
+    monkeypatch.setattr(convert_module, "check_converted", stop)
+    with pytest.raises(KeyboardInterrupt):
+        converted(damaged, tmp_path / "out.gguf")
+    assert ended == []
+    assert nothing_is_left(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["q4_0", "Q8_0 ", "float16", ""])

@@ -162,3 +162,22 @@ def test_a_trial_that_cannot_be_made_is_no_fault_of_the_file(
     with pytest.raises(MedlocalError, match=r"\(exit code 1\): ModuleNotFoundError") as caught:
         check_converted(made[BPE].path, made[BPE].expected, 2)
     assert not isinstance(caught.value, RefusedError)
+
+
+def test_numbers_that_are_not_finite_are_laid_to_the_weights(tmp_path: Path) -> None:
+    """The largest that bfloat16 holds are ordinary numbers, and what is computed with them is not."""
+    tensors = dict(weights(BY_NAME[PIECES]))
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = np.full_like(tensors[name], 3e38)
+    folder = make(BY_NAME[PIECES], tmp_path)
+    write_weights(folder, tensors, "BF16")
+    with pytest.raises(RefusedError) as caught:
+        convert(ConvertRequest(CheckpointSource(folder, "x", "x"), tmp_path / "out.gguf"))
+    assert caught.value.message == (
+        f"{folder}: with these weights llama.cpp computes numbers that are not finite for an ordinary"
+        " sentence; the converted file was removed"
+    )
+    assert caught.value.hint == (
+        "the checkpoint is damaged, or its weights are too large to compute with: get it again, or"
+        " ask its maker"
+    )

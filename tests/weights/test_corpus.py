@@ -1,6 +1,7 @@
 """Texts for a model: reading, cutting into chunks, and mixing languages. Tokens are bytes here."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medlocal.errors import MissingError, UsageError
+from medlocal.errors import MedlocalError, MissingError, UsageError
 from medlocal.weights.corpus import (
     Corpus,
     CorpusOptions,
     CorpusPart,
+    corpus_part,
     full_shares,
     interleave,
     read_corpus,
@@ -180,6 +182,52 @@ def test_a_corpus_as_long_as_asked_for_is_limited_by_no_language(tmp_path: Path,
 
     assert len(corpus) == most
     assert corpus.limited_by is None
+
+
+# --- what a user writes, and what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "path"),
+    [
+        ("en:notes.txt", "en", "notes.txt"),
+        ("EN:notes.txt", "en", "notes.txt"),
+        ("ES-MX:notas", "es-MX", "notas"),
+        ("notes.txt", "", "notes.txt"),
+        ("e:notes.txt", "", "e:notes.txt"),
+    ],
+)
+def test_a_part_is_read_as_a_user_writes_it(text: str, language: str, path: str) -> None:
+    assert corpus_part(text) == CorpusPart(language, Path(path))
+
+
+@pytest.mark.parametrize("closed", ["notas", "notas/dos"])
+def test_a_folder_that_may_not_be_read_is_named_and_nothing_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    folder = tmp_path / "notas"
+    (folder / "dos").mkdir(parents=True)
+    (folder / "uno.txt").write_text("Niega fiebre.", encoding="utf-8")
+    (folder / "dos" / "dos.txt").write_text("Refiere tos.", encoding="utf-8")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(MedlocalError, match=f"{closed} cannot be read: Permission denied"):
+        read_texts([CorpusPart("es", folder)])
+
+
+def test_the_texts_of_a_folder_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/1.txt", "a.txt", "b.TXT", "b/0.md", "b/2/0.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("Niega fiebre.", encoding="utf-8")
+    (text,) = read_texts([CorpusPart("es", tmp_path)])
+    found = [str(document.path.relative_to(tmp_path)) for document in text.documents]
+    assert found == ["a.txt", "b/1.txt", "b/2/0.txt", "b.TXT"]
 
 
 # --- shares

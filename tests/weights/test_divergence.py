@@ -1,5 +1,7 @@
 """Means, errors and intervals: by hand, against scipy, and by llama.cpp's formulas written out."""
 
+import subprocess
+import sys
 from math import exp, log, sqrt
 
 import numpy as np
@@ -119,3 +121,8 @@ def test_the_error_of_a_root_mean_square_is_half_that_of_the_mean_square_over_th
 def test_a_root_mean_square_of_nothing_has_no_error() -> None:
     found = root_mean_square(np.zeros((3, 5)))
     assert (found.value, found.token_error, found.chunk_error, found.low) == (0, 0, 0, 0)
+
+
+def test_scipy_is_loaded_before_the_work_and_not_at_its_end() -> None:
+    code = "import sys, medlocal.weights.divergence; sys.exit('scipy.special' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -245,3 +245,12 @@ def test_the_demo_model_passes(demo_model: Path, here: Settings) -> None:
     passed = admit(demo_model, here)
     assert passed.ends == (0, 2, 4)  # <|endoftext|>, <|im_end|>, and <reponame> as llama.cpp has it
     assert passed.warnings == ()
+
+
+def test_a_memory_that_cannot_be_kept_costs_a_load_and_no_answer(
+    path: Path, here: Settings, loads: list[Path]
+) -> None:
+    here.home.write_bytes(b"")  # where a folder would have to be
+    assert admit(path, here).commit == "abc123"
+    assert admit(path, here).commit == "abc123"
+    assert loads == [path, path]

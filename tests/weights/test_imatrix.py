@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from medlocal.errors import Interrupted, MedlocalError, MissingError, RefusedError, UsageError
+from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
 from medlocal.libllama import LlamaModel
+from medlocal.weights import imatrix as imatrix_module
 from medlocal.weights.activations import Activations, Collector
 from medlocal.weights.arrays import read_arrays, write_arrays
 from medlocal.weights.corpus import CorpusPart
@@ -21,6 +23,7 @@ from medlocal.weights.imatrix import (
     Collected,
     ImatrixProgress,
     ImatrixRequest,
+    check_request,
     collect,
     without_entry,
 )
@@ -151,6 +154,7 @@ def test_what_is_published_is_what_was_computed(request_tiny: ImatrixRequest) ->
 
     found = read_importance(request_tiny.out)
 
+    assert (found.model_sha256, found.model_parent_sha256) == ("00" * 32, "")
     assert found.corpus_sha256 == collected.importance.corpus_sha256
     for name, entry in collected.importance.entries.items():
         np.testing.assert_array_equal(found.entries[name].sums, entry.sums)
@@ -364,6 +368,18 @@ def test_a_checkpoint_without_all_its_counts_is_refused(request_tiny: ImatrixReq
         run(request_tiny)
 
 
+def test_a_damaged_checkpoint_is_told_as_one(request_tiny: ImatrixRequest) -> None:
+    stop(request_tiny, 3)
+    request_tiny.partial.write_bytes(request_tiny.partial.read_bytes()[:-100])
+
+    with pytest.raises(
+        RefusedError, match=r"the checkpoint .*out\.gguf\.partial is damaged"
+    ) as found:
+        run(request_tiny)
+
+    assert found.value.hint == "remove it to start again, or write elsewhere with -o"
+
+
 def test_a_checkpoint_is_no_importance_matrix(request_tiny: ImatrixRequest) -> None:
     stop(request_tiny, 3)
 
@@ -380,6 +396,7 @@ def test_a_checkpoint_is_no_importance_matrix(request_tiny: ImatrixRequest) -> N
         ({"chunk_tokens": 15}, "chunks of 15 tokens are too short"),
         ({"chunk_tokens": 1025}, r"chunks of 1,025 tokens are longer than the 1,024"),
         ({"max_chunks": 0}, "a number of chunks must be at least 1"),
+        ({"num_threads": 513}, "513 threads: between 1 and 512 are possible"),
         ({"save_every": 0}, "a number of chunks must be at least 1"),
         ({"parts": ()}, "no text is named"),
         ({"shares": {"fr": Fraction(1, 2)}}, "a share is stated for fr"),
@@ -404,5 +421,46 @@ def test_a_result_that_is_there_is_not_overwritten(request_tiny: ImatrixRequest)
 def test_a_folder_that_is_not_there_is_said_before_anything_is_computed(
     request_tiny: ImatrixRequest,
 ) -> None:
-    with pytest.raises(MissingError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         run(replace(request_tiny, out=request_tiny.out.parent / "none" / "out.gguf"))
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_computed(
+    request_tiny: ImatrixRequest,
+) -> None:
+    with pytest.raises(UsageError, match="nothing can be written in /proc"):
+        check_request(replace(request_tiny, out=Path("/proc/out.gguf")))
+
+
+def test_a_full_disk_is_said_before_with_a_hint_about_the_results_place(
+    request_tiny: ImatrixRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(MedlocalError, match="is full") as full:
+        check_request(request_tiny)
+    assert full.value.hint == "make room, or write to another disk with -o"
+
+
+# --- a result that cannot be written
+
+
+def test_a_result_that_cannot_be_written_is_kept_and_written_by_the_same_command(
+    request_tiny: ImatrixRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(request_tiny, out=request_tiny.out.with_name("whole.gguf"))
+    run(whole)
+
+    def fail(path: Path, importance: Importance) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imatrix_module, "write_importance", fail)
+        with pytest.raises(MedlocalError) as failed:
+            run(request_tiny)
+
+    assert failed.value.message == (
+        f"{request_tiny.out} could not be written: Permission denied; all 5 chunks are kept in"
+        f" {request_tiny.partial}"
+    )
+    assert run(request_tiny).resumed_at == 5
+    assert request_tiny.out.read_bytes() == whole.out.read_bytes()

@@ -35,6 +35,8 @@ def small() -> Importance:
         datasets=("es:notas", "en:notes.txt"),
         corpus_sha256="ab" * 32,
         shares={"es": Fraction(1, 3), "en": Fraction(2, 3)},
+        model_sha256="cd" * 32,
+        model_parent_sha256="ef" * 32,
     )
 
 
@@ -116,6 +118,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert found.datasets == ("es:notas", "en:notes.txt")
     assert found.corpus_sha256 == "ab" * 32
     assert found.shares == {"es": Fraction(1, 3), "en": Fraction(2, 3)}
+    assert (found.model_sha256, found.model_parent_sha256) == ("cd" * 32, "ef" * 32)
 
 
 def test_the_gguf_package_reads_what_is_written(tmp_path: Path) -> None:
@@ -145,6 +148,8 @@ def test_the_gguf_package_reads_what_is_written(tmp_path: Path) -> None:
         "imatrix.chunk_size": 16,
         "medlocal.imatrix.corpus_sha256": "ab" * 32,
         "medlocal.imatrix.shares": ["es=1/3", "en=2/3"],
+        "medlocal.imatrix.model_sha256": "cd" * 32,
+        "medlocal.imatrix.model_parent_sha256": "ef" * 32,
     }
 
 
@@ -166,6 +171,7 @@ def test_a_matrix_of_another_program_is_read(tmp_path: Path) -> None:
     assert found.sums[EXPERTS].tolist() == [1, 2, 1.5, 2]
     assert (found.num_chunks, found.chunk_size, found.datasets) == (1, 512, ("a.txt",))
     assert (found.corpus_sha256, found.shares) == (None, {})
+    assert (found.model_sha256, found.model_parent_sha256) == ("", "")
 
 
 def test_the_older_form_is_read(tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from medlocal.libllama import Buffer, read_buffers
 from medlocal.weights.inspect import read_gguf
 from medlocal.weights.measured_memory import (
-    Buffer,
     MeasuredMemory,
     compare,
     machine_budgets,
     measure_load,
-    read_buffers,
 )
 from medlocal.weights.memory import MemoryNeeds, plan_memory
 from medlocal.weights.model_shape import shape_of_gguf

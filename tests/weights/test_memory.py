@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medlocal.errors import UsageError
+from medlocal.libllama import library
 from medlocal.weights.memory import (
+    MOST_SEQUENCES,
     DeviceBudget,
     MemoryNeeds,
     compute_bytes,
@@ -28,6 +30,13 @@ from tests.weights.memory_shapes import (
 
 # 256 cells of 4 KiB are 1 MiB in each block; what is reserved to compute 8 rows is under 1 MiB.
 NEEDS = MemoryNeeds(context=256, num_rows=8)
+
+
+def test_more_sequences_than_llama_cpp_has_are_refused() -> None:
+    assert library().llama_max_parallel_sequences() == MOST_SEQUENCES
+    with pytest.raises(UsageError, match=r"257 sequences are more than llama\.cpp's 256"):
+        plan_memory(toy(), replace(NEEDS, num_sequences=257), [CPU])
+    assert plan_memory(toy(), replace(NEEDS, num_sequences=256), [CPU]).needs.num_sequences == 256
 
 
 def test_everything_goes_to_a_gpu_that_has_room_but_the_embeddings() -> None:
@@ -115,6 +124,31 @@ def test_no_context_is_larger_than_what_the_model_was_trained_for() -> None:
 
 def test_there_is_no_context_where_the_weights_alone_do_not_fit() -> None:
     assert plan_memory(toy(), NEEDS, [device(400, "cpu", "CPU")]).largest_context == 0
+
+
+def test_other_needs_leave_the_layers_where_they_are() -> None:
+    plan = plan_memory(toy(), NEEDS, [device(250, name="A"), device(300, name="B"), CPU])
+    more = plan.with_needs(replace(NEEDS, context=1024))
+    assert [part.layers for part in more.per_device] == [part.layers for part in plan.per_device]
+    assert [part.weights_bytes for part in more.per_device] == [
+        part.weights_bytes for part in plan.per_device
+    ]
+    # Four times the cells: 4 MiB in each block.
+    blocks = [sum(layer < 4 for layer in part.layers) for part in more.per_device]
+    assert [part.kv_bytes for part in more.per_device] == [4 * n * MIB for n in blocks]
+    assert sum(blocks) == 4
+
+
+def test_what_was_planned_is_what_the_same_needs_take() -> None:
+    plan = plan_memory(toy(8), NEEDS, [device(250), device(200), CPU])
+    assert 0 < plan.gpu_layers < plan.num_layers
+    assert plan.with_needs(NEEDS) == plan
+
+
+def test_needs_that_do_not_fit_where_the_layers_are_do_not_fit() -> None:
+    plan = plan_memory(toy(), NEEDS, [device(470), CPU])
+    assert plan.fits
+    assert not plan.with_needs(replace(NEEDS, context=4096)).fits
 
 
 def test_sequences_share_the_room_for_their_contexts() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from medlocal.errors import RefusedError
 from medlocal.weights.inspect import read_gguf
-from medlocal.weights.provenance import Provenance, fitted, read_provenance
+from medlocal.weights.provenance import Provenance, cleared, fitted, read_provenance
 from tests.weights.gguf_files import STRING, gguf_bytes, key, number_key, text
 
 
@@ -61,6 +61,25 @@ def test_the_matrix_that_llama_quantize_writes_down_is_read(tmp_path: Path) -> N
     assert found == Provenance(
         imatrix_file="m.gguf", imatrix_dataset="notes.txt", imatrix_entries=210, imatrix_chunks=88
     )
+
+
+def test_what_a_source_says_of_its_matrix_is_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(
+        gguf_bytes(
+            [
+                key("quantize.imatrix.file", STRING, text("m.gguf")),
+                number_key("quantize.imatrix.chunks_count", 88),
+                key("medlocal.imatrix.corpus_sha256", STRING, text("ab" * 32)),
+                key("medlocal.source", STRING, text("HiTZ/Marmoka")),
+            ]
+        )
+    )
+    assert dict(cleared(read_gguf(path))) == {
+        "quantize.imatrix.file": "",
+        "quantize.imatrix.chunks_count": 0,
+        "medlocal.imatrix.corpus_sha256": "",
+    }
 
 
 def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:

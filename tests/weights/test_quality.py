@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from medlocal.weights.quality import (
     vocabulary_sha256,
 )
 from medlocal.weights.quality_results import Quality
+from tests.weights.float_llama import FloatLlama, write_float_llama
 from tests.weights.gguf_files import write_model
 
 REPEATED = {
@@ -73,6 +75,23 @@ class TestRefused:
         with pytest.raises(RefusedError, match="another vocabulary"):
             check_request(a_request(tmp_path, reference, other))
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"inner": 256}, "its blk.0.ffn_down.weight is 256 × 256 there, and 512 × 256 in the"),
+            ({"num_layers": 1}, "its blk.1.attn_k.weight is not there, and 256 × 256 in the"),
+            ({"tied": True}, "its output.weight is not there, and 256 × 64 in the reference"),
+        ],
+    )
+    def test_a_file_of_another_model_with_the_same_vocabulary(
+        self, tmp_path: Path, change: dict[str, Any], message: str
+    ) -> None:
+        reference = write_float_llama(tmp_path / "a.gguf")
+        other = write_float_llama(tmp_path / "b.gguf", replace(FloatLlama(), **change))
+        with pytest.raises(RefusedError, match="is no quantisation of") as found:
+            check_request(a_request(tmp_path, reference, other))
+        assert message in found.value.message
+
     def test_two_files_of_one_name(self, tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
         reference = write_model(tmp_path / "a.gguf")
@@ -83,8 +102,9 @@ class TestRefused:
     def test_chunks_that_are_longer_than_the_context(self, tmp_path: Path) -> None:
         paths = [write_model(tmp_path / name) for name in ("a.gguf", "b.gguf")]
         request = replace(a_request(tmp_path, *paths), chunk_tokens=513)
-        with pytest.raises(UsageError, match="longer than the 512"):
+        with pytest.raises(UsageError, match="longer than the 512") as found:
             check_request(request)
+        assert found.value.hint == "choose shorter ones: --chunk-tokens 512"
 
     @pytest.mark.parametrize("changes", [{"chunk_tokens": 16}, {"max_chunks": 1}])
     def test_chunks_that_are_too_short_or_too_few(

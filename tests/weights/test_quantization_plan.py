@@ -1,5 +1,6 @@
 """What quantising will make, and what speaks against it, before any work."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +250,112 @@ def test_a_keep_that_cannot_be_meant_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         plan_quantisation(replace(asked, keep=(keep,)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "part"),
+    [
+        (r"\Aoutput", r"\A"),
+        (r"output\.weight\Z", r"\Z"),
+        ("(?i)ATTN_V", "(?i"),
+        ("(?<=attn_)v", "(?<="),
+        ("(?P<part>attn_v)", "(?P<"),
+        ("attn_v{,2}", "{,"),
+    ],
+)
+def test_what_llama_cpp_would_read_in_another_way_is_refused(
+    asked: QuantizeRequest, pattern: str, part: str
+) -> None:
+    error = refused(UsageError, replace(asked, keep=(f"{pattern}=Q8_0",)))
+    assert error.message.startswith(f"--keep {pattern}: {part} means something else to llama.cpp")
+
+
+@pytest.mark.parametrize("pattern", ["attn_[(?P<]", r"(?:attn_v)", r"attn_v(?=\.)", r"attn_v\."])
+def test_what_both_read_alike_is_taken(asked: QuantizeRequest, pattern: str) -> None:
+    pattern = pattern.replace("[(?P<]", "[(?P<v]")
+    (file,) = plan_quantisation(replace(asked, keep=(f"{pattern}=Q8_0",))).files
+    kinds = {tensor.source.name: tensor.kind.name for tensor in file.tensors}
+    assert (kinds["blk.0.attn_v.weight"], kinds["blk.0.attn_q.weight"]) == ("Q8_0", "Q4_K")
+
+
+def test_a_pattern_that_fits_only_norms_would_do_nothing_and_is_refused(
+    asked: QuantizeRequest,
+) -> None:
+    error = refused(UsageError, replace(asked, keep=(".*norm=Q8_0",)))
+    assert "--keep .*norm=Q8_0 would do nothing for blk.0.attn_norm.weight" in error.message
+    assert "llama.cpp makes it F32" in error.message
+
+
+def test_a_pattern_that_the_two_kinds_of_expressions_read_differently_is_refused(
+    asked: QuantizeRequest,
+) -> None:
+    # In Python \a is a bell, and so is [^\a] everything here; in ECMAScript it is an a.
+    error = refused(UsageError, replace(asked, keep=(r"\.[^\a]ttn_v=Q8_0",)))
+    assert "would do nothing for blk.0.attn_v.weight: llama.cpp makes it Q" in error.message
+
+
+def test_a_pattern_that_llama_cpp_cannot_read_is_told_as_a_wrong_request(
+    asked: QuantizeRequest,
+) -> None:
+    error = refused(UsageError, replace(asked, keep=(r"attn_v\N{FULL STOP}weight=Q8_0",)))
+    assert "llama.cpp cannot read" in error.message
+    assert "regular expression" in error.message
+
+
+def test_a_router_stays_as_it_is_and_the_plan_says_so(folder: Path, asked: QuantizeRequest) -> None:
+    asked = replace(asked, source=folder / "experts.gguf", keep=("ffn=Q8_0",))
+    (file,) = plan_quantisation(asked).files
+    assert "--keep does nothing for 2 tensors, such as blk.0.ffn_gate_inp.weight" in file.warnings
+    kinds = {tensor.source.name: tensor.kind.name for tensor in file.tensors}
+    assert kinds["blk.0.ffn_up_exps.weight"] == "Q8_0"
+
+
+def test_the_outputs_own_option_goes_before_a_pattern(asked: QuantizeRequest) -> None:
+    (file,) = plan_quantisation(replace(asked, keep=("output=Q8_0",), output_type="F16")).files
+    kinds = {tensor.source.name: tensor.kind.name for tensor in file.tensors}
+    assert (kinds["output.weight"], kinds["blk.0.attn_output.weight"]) == ("F16", "Q8_0")
+
+
+FOREIGN = "was computed on another file than the source or what that was made from"
+
+
+@pytest.mark.parametrize(
+    ("of", "parent", "is_warned"),
+    [
+        ("another", "", True),
+        ("another", "another still", True),
+        ("the source", "", False),
+        ("another", "the source", False),  # on a Q8_0 of it
+        ("", "", False),  # other makers' do not say
+    ],
+)
+def test_a_matrix_of_another_model_is_warned_of(
+    folder: Path, asked: QuantizeRequest, tmp_path: Path, of: str, parent: str, is_warned: bool
+) -> None:
+    sums = {"": "", "the source": hashlib.sha256(asked.source.read_bytes()).hexdigest()}
+    entries = read_importance(folder / "plain.imatrix.gguf").entries
+    named = [sums.get(name, 64 * name[-1:]) for name in (of, parent)]
+    write_importance(
+        tmp_path / "m.gguf",
+        Importance(entries, 3, 512, model_sha256=named[0], model_parent_sha256=named[1]),
+    )
+    (file,) = plan_quantisation(replace(asked, imatrix=tmp_path / "m.gguf")).files
+    assert [FOREIGN in warning for warning in file.warnings] == [True] * is_warned
+
+
+def test_a_matrix_of_the_sources_parent_is_right_for_it(
+    folder: Path, asked: QuantizeRequest, tmp_path: Path
+) -> None:
+    parent = hashlib.sha256((folder / "plain.gguf").read_bytes()).hexdigest()
+    entries = read_importance(folder / "plain.imatrix.gguf").entries
+    write_importance(tmp_path / "m.gguf", Importance(entries, 3, 512, model_sha256=parent))
+    (file,) = plan_quantisation(
+        replace(
+            asked, source=folder / "plain-Q8_0.gguf", imatrix=tmp_path / "m.gguf",
+            allow_requantize=True,
+        )
+    ).files  # fmt: skip
+    assert file.warnings == ("made from Q8_0, whose losses stay in it",)
 
 
 @pytest.mark.parametrize("option", ["keep", "output_type", "embedding_type"])

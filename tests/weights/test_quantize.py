@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from medlocal.files import Progress
 from medlocal.libllama import LlamaModel
 from medlocal.weights import quantize as quantize_module
 from medlocal.weights.forward import Forward, ForwardOptions
+from medlocal.weights.importance import read_importance, write_importance
 from medlocal.weights.inspect import read_gguf
 from medlocal.weights.provenance import read_provenance
 from medlocal.weights.quantize import Quantised, QuantizeRequest, plan_quantisation, quantize
@@ -191,6 +193,68 @@ def test_requantising_is_said_in_the_result(asked: QuantizeRequest, tmp_path: Pa
     (made,) = make(again)
     assert read_provenance(read_gguf(made.path)).requantised_from == "Q8_0"
     assert made.warnings[0] == "made from Q8_0, whose losses stay in it"
+
+
+def test_a_matrix_is_not_said_to_be_of_a_file_that_was_made_without_one(
+    folder: Path, asked: QuantizeRequest, tmp_path: Path
+) -> None:
+    matrix = read_importance(folder / "plain.imatrix.gguf")
+    ours = replace(matrix, corpus_sha256="ab" * 32, shares={"es": Fraction(1)})
+    write_importance(tmp_path / "m.gguf", ours)
+    (first,) = make(replace(asked, types=("IQ3_S",), imatrix=tmp_path / "m.gguf"))
+    said = read_provenance(read_gguf(first.path))
+    assert (said.corpus_sha256, said.corpus_shares) == ("ab" * 32, "es=1")
+    (second,) = make(replace(asked, source=first.path, types=("Q4_0",), allow_requantize=True))
+    said = read_provenance(read_gguf(second.path))
+    assert (said.imatrix_file, said.imatrix_dataset, said.corpus_sha256) == ("", "", "")
+    assert (said.imatrix_entries, said.imatrix_chunks, said.corpus_shares) == (0, 0, "")
+    assert abs(second.predicted_bytes - second.num_bytes) <= 64
+
+
+def test_what_a_new_matrix_does_not_say_is_not_the_old_ones(
+    folder: Path, asked: QuantizeRequest, tmp_path: Path
+) -> None:
+    theirs = folder / "plain.imatrix.gguf"
+    write_importance(tmp_path / "m.gguf", replace(read_importance(theirs), corpus_sha256="ab" * 32))
+    (first,) = make(replace(asked, types=("Q8_0",), imatrix=tmp_path / "m.gguf"))
+    again = replace(asked, source=first.path, imatrix=theirs, allow_requantize=True)
+    said = read_provenance(read_gguf(make(again)[0].path))
+    assert (said.corpus_sha256, said.imatrix_dataset) == ("", "notes.txt")
+
+
+def test_all_types_on_the_way_are_remembered(asked: QuantizeRequest) -> None:
+    source, warnings = asked.source, []
+    for name in ("IQ3_S", "Q4_0", "F16", "Q8_0"):
+        again = replace(asked, source=source, types=(name,), allow_requantize=True)
+        (made,) = make(again)
+        source = made.path
+        warnings.append(made.warnings)
+    assert read_provenance(read_gguf(source)).requantised_from == "IQ3_S, Q4_0"
+    # What its types are like to compute with is said too, and depends on the processor.
+    assert [[w for w in told if w.startswith("made from")] for told in warnings] == [
+        [],
+        ["made from IQ3_S, whose losses stay in it"],
+        ["made from IQ3_S, Q4_0, whose losses stay in it"],
+        ["made from IQ3_S, Q4_0, whose losses stay in it"],
+    ]
+
+
+def test_all_texts_of_a_matrix_are_named_as_far_as_there_is_room(
+    folder: Path, asked: QuantizeRequest, tmp_path: Path
+) -> None:
+    matrix = read_importance(folder / "plain.imatrix.gguf")
+    several = ("en:notes_en.txt", "es:notas")
+    many = tuple(f"en:notes_{number}.txt" for number in range(20))
+    for name, datasets, expected in (
+        ("a", several, "en:notes_en.txt, es:notas"),
+        ("b", many, "en:notes_0.txt and 19 more"),
+    ):
+        write_importance(tmp_path / f"{name}.gguf", replace(matrix, datasets=datasets))
+        again = replace(
+            asked, types=("Q8_0",), folder=tmp_path / name, imatrix=tmp_path / f"{name}.gguf"
+        )
+        said = read_provenance(read_gguf(make(again)[0].path))
+        assert said.imatrix_dataset == expected
 
 
 def test_a_result_is_replaced_when_forced(asked: QuantizeRequest) -> None:

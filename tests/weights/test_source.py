@@ -1,5 +1,6 @@
 """What a user's word for a checkpoint means."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,25 @@ def test_a_word_that_is_nearly_a_card_is_answered_with_it(here: Settings) -> Non
     with pytest.raises(UsageError) as caught:
         find("marmoka-es-llama-3.1-8b-instuct", here)
     assert CARD in str(caught.value.hint)
+
+
+def test_a_folder_that_is_not_here_is_told_where_the_hub_does_not_help(
+    here: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingError) as caught:
+        find("modelos/marmoka", replace(here, offline=True))
+    assert caught.value.message == (
+        f"offline, and modelos/marmoka is not on this machine: neither a folder {tmp_path}/modelos/"
+        "marmoka nor a repository that was got before"
+    )
+
+
+def test_a_folder_that_is_not_here_is_told_where_the_hub_cannot_be_reached(
+    here: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingError) as caught:
+        find("modelos/marmoka", here, FakeHub(error=OSError("no route")))
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith(
+        f"; where a folder is meant: there is no {tmp_path}/modelos/marmoka"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medlocal.errors import RefusedError
+from medlocal.errors import RefusedError, UsageError
 from medlocal.weights import pretokenizers
 from medlocal.weights.pretokenizers import KNOWN, LLAMA_CPP_NAMES, PreTokenizer, probes
 from medlocal.weights.vocabulary import Vocabulary, read_vocabulary
@@ -258,3 +258,21 @@ def test_every_name_that_a_user_may_choose_loads_in_llama_cpp(tmp_path: Path) ->
     for name in sorted(LLAMA_CPP_NAMES):
         with named(name, tmp_path, model) as vocabulary:
             assert isinstance(vocabulary, LlamaVocab), name
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("lama-bpe", "did you mean llama-bpe or smaug-bpe?"),
+        *(
+            (name, "those of the best-known models: llama-bpe, smaug-bpe, smollm, gpt-2, qwen2,"
+             " tekken, gpt-4o, falcon, default")
+            for name in ("", "nonsense")
+        ),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_unknown_is_answered_with_few(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        pretokenizers.named(name)
+    assert caught.value.message == f"no pre-tokenizer of llama.cpp is called {name!r}"
+    assert caught.value.hint == hint
