@@ -5,12 +5,14 @@
 #   make venv WHEELHOUSE=/media/usb  install offline, from a folder of packages
 #   make venv PYTHON=python3.12      with another Python
 #   make test ARGS="-k store"        anything more for pytest, or for the demo
+#   make build-cuda ARCH="80;90"     for GPUs that are not here; without ARCH for those that are
 
 PYTHON ?= python3
 # What .venv was made with stays, until another one is asked for.
 BACKEND ?= $(or $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)),auto)
 WHEELHOUSE ?=
 ARGS ?=
+ARCH ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,10 +23,10 @@ FAST := not slow and not weights and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint check format wheel clean
+.PHONY: help venv build-cuda demo test lint check format wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 venv: $(STAMP)  ## install into .venv; the first time on a machine builds llama.cpp (minutes)
 
@@ -40,6 +42,10 @@ $(STAMP): pyproject.toml
 	  $(PIP) install --quiet --no-compile --no-deps --force-reinstall $(OFFLINE) "$$wheel" && \
 	  $(PIP) install --quiet --no-compile $(OFFLINE) --editable ".[dev]"
 	@touch $@
+
+build-cuda:  ## build llama.cpp's wheel with CUDA, for the GPUs found or named by ARCH; offline with WHEELHOUSE
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tools/build_llama.py --backend cuda \
+	  $(if $(ARCH),--cuda-architectures "$(ARCH)") $(if $(WHEELHOUSE),--wheelhouse "$(WHEELHOUSE)")
 
 demo: venv  ## evaluate the demo model on the starter questions and show the report
 	@$(BIN)/medlocal demo $(ARGS)

@@ -16,6 +16,7 @@ import numpy as np
 
 from medlocal.engine.batching import Batch, Decoder, Limits
 from medlocal.engine.sequence import Logits, TokenIds
+from medlocal.libllama import OutOfMemoryError
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Needs, choose_cells
 from medlocal.weights.template import check_bos
@@ -265,6 +266,10 @@ class ToyBackend:
     """Every context that was made; empty where nothing had to be asked."""
     is_open: bool = False
     """Weights are loaded."""
+    fails_at: tuple[int, ...] = ()
+    """For each context in turn, the batch that finds no memory, from 1 on; 0 = none."""
+    notices: list[str] = field(default_factory=list)
+    _least_cells: int = field(default=0, init=False)
 
     def check(self) -> None:
         """Nothing can be wrong with a toy."""
@@ -287,8 +292,23 @@ class ToyBackend:
     def decoder(self, needs: Needs) -> Decoder:
         cells = self.limits.num_cells or choose_cells(needs, self.limits.num_texts, 1024)
         limits = replace(self.limits, num_cells=cells, num_rows=self.micro_batch)
-        self.decoders.append(_SlowDecoder(limits, self.logits_of, delay=self.delay))
-        return self.decoders[-1]
+        self._least_cells = needs.longest + limits.min_rows
+        return self._made(limits)
+
+    def smaller_decoder(self, error: OutOfMemoryError) -> Decoder:
+        """Half the cells, as long as the longest prompt has room."""
+        limits = self.decoders[-1].limits
+        cells = max(limits.num_cells // 2, self._least_cells)
+        if cells >= limits.num_cells:
+            raise error
+        self.notices.append(f"going on with {cells} cells")
+        return self._made(replace(limits, num_cells=cells))
+
+    def _made(self, limits: Limits) -> Decoder:
+        fails_at = dict(enumerate(self.fails_at)).get(len(self.decoders), 0)
+        decoder = _SlowDecoder(limits, self.logits_of, delay=self.delay, fails_at=fails_at)
+        self.decoders.append(decoder)
+        return decoder
 
     @property
     def num_decoded(self) -> int:
@@ -309,8 +329,13 @@ class ToyBackend:
 @dataclass
 class _SlowDecoder(ToyDecoder):
     delay: float = 0.0
+    fails_at: int = 0
+    num_batches: int = 0
 
     def decode(self, batch: Batch) -> None:
+        self.num_batches += 1
+        if self.num_batches == self.fails_at:
+            raise OutOfMemoryError("there is no memory for a batch")
         if self.delay:
             time.sleep(self.delay)
         super().decode(batch)

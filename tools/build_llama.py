@@ -52,8 +52,7 @@ FLAG_VARIABLES = ("CFLAGS", "CXXFLAGS", "CUDAFLAGS", "LDFLAGS")
 CORE_MINUTES = {"cpu": 9, "cuda": 40}
 """What a build costs, roughly: measured on 2 cores for the CPU, estimated for CUDA."""
 HEARTBEAT_SECONDS = 30.0
-TAIL_LINES = 15
-TAIL_WIDTH = 160
+TAIL_LINES, TAIL_WIDTH = 15, 160
 
 
 class BuildError(Exception):
@@ -70,7 +69,9 @@ class Host:
 
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     root: Path = Path("/")
-    """Where `proc` and `dev` are."""
+    """Where `proc`, `dev`, `usr` and `lib` are."""
+    packages: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    """Folders of Python packages: NVIDIA publishes its libraries as such, too."""
 
     def which(self, *names: str) -> str | None:
         """The full path of the first of these programs that is on PATH."""
@@ -111,6 +112,29 @@ class Host:
         text = self.output("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
         found = re.findall(r"^(\d+)\.(\d+)$", text, flags=re.MULTILINE)
         return ";".join(sorted({major + minor for major, minor in found}, key=int))
+
+    def toolkits(self) -> list[Path]:
+        """The folders of CUDA toolkits that nvcc may belong to."""
+        nvcc = self.nvcc()
+        named = (self.environ.get("CUDA_HOME"), self.environ.get("CUDA_PATH"))
+        found = [Path(name) for name in named if name] + [self.root / "usr/local/cuda"]
+        return [Path(nvcc).resolve().parent.parent, *found] if nvcc else found
+
+    def has_driver_library(self) -> bool:
+        """Whether a program can be linked against the driver: its library, or the toolkit's stub."""
+        found = [*self.root.glob("usr/lib*/libcuda.so"), *self.root.glob("usr/lib/*/libcuda.so")]
+        for stub in ("lib*/stubs/libcuda.so", "targets/*/lib/stubs/libcuda.so"):
+            found += [path for toolkit in self.toolkits() for path in toolkit.glob(stub)]
+        return bool(found)
+
+    def cublas_package(self) -> Path | None:
+        """The folder of the Python package that has cuBLAS, where the toolkit has none; else None."""
+        header = "include/cublas_v2.h"
+        for own in (self.root / "usr", *self.toolkits()):
+            if (own / header).exists() or any(own.glob(f"targets/*/{header}")):
+                return None
+        found = (sorted(Path(folder or ".").glob(f"nvidia/*/{header}")) for folder in self.packages)
+        return next((headers[0].parent.parent.resolve() for headers in found if headers), None)
 
     def cpu_features(self) -> str:
         """What `-march=native` goes by: the instruction sets and, on ARM, the parts."""
@@ -197,12 +221,36 @@ def make_recipe(version: str, backend: str, architectures: str | None, host: Hos
         machine["compiler"] = first_line(host.output(*compiler, "--version"))
     if backend == "cuda":
         gpus = choose_architectures(architectures, host)
-        args += ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={gpus}", "-DGGML_CUDA_NCCL=OFF"]
+        args += cuda_args(gpus, host)
         machine["nvcc"] = host.output(host.nvcc() or "nvcc", "--version")
         if gpus == "native":  # the GPU is known to CMake only, so the wheel is this machine's alone
             machine["node"] = platform.node()
     args += host.environ.get("CMAKE_ARGS", "").split()
     return Recipe(version, backend, " ".join(args), machine)
+
+
+def cuda_args(architectures: str, host: Host) -> list[str]:
+    """CMake's options for CUDA, with a way round what this machine's toolkit lacks."""
+    # NCCL is for one text computed by several GPUs at once; here each has layers of its own.
+    args = ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}", "-DGGML_CUDA_NCCL=OFF"]
+    if not host.has_driver_library():
+        # llama.cpp's pool of virtual memory is the one thing that needs the driver at link time.
+        args.append("-DGGML_CUDA_NO_VMM=ON")
+    if package := host.cublas_package():
+        found = {
+            name: sorted(package.glob(f"lib/lib{name}.so*")) for name in ("cublas", "cublasLt")
+        }
+        args += [f"-DCUDA_{name}_LIBRARY={files[0]}" for name, files in found.items() if files]
+    return args
+
+
+def take_headers(package: Path, folder: Path) -> Path:
+    """Link a package's cuBLAS headers into a folder, and no others: they would mix with nvcc's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for header in package.glob("include/cublas*.h"):
+        (folder / header.name).unlink(missing_ok=True)
+        (folder / header.name).symlink_to(header)
+    return folder
 
 
 def first_line(text: str) -> str:
@@ -300,9 +348,8 @@ class Builder:
 
     def failure(self) -> str:
         """Why there is no wheel: the log's last lines, and what can be done."""
-        lines = ["llama.cpp did not build:"]
-        lines += [f"  {line}" for line in last_lines(self.log)]
-        lines.append(f"the whole log: {self.log}")
+        said = [f"  {line}" for line in last_lines(self.log)]
+        lines = ["llama.cpp did not build:", *said, f"the whole log: {self.log}"]
         if self.recipe.backend == "cuda":
             lines.append("to do without the GPU: make venv BACKEND=cpu")
         return "\n".join(lines)
@@ -325,6 +372,9 @@ class Builder:
         environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(num_cores()))
         if self.recipe.backend == "cuda" and (nvcc := self.host.nvcc()):
             environ["CUDACXX"] = nvcc
+            if package := self.host.cublas_package():
+                headers = take_headers(package, self.folder / "headers")
+                environ["CUDAFLAGS"] = f"{environ.get('CUDAFLAGS', '')} -I{headers}".strip()
         return environ
 
     def run(self, command: Sequence[str]) -> int:

@@ -25,6 +25,7 @@ from medlocal.cli import (
     planning,
     quality,
     quantizing,
+    quick,
     regrading,
     results,
     running,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command("run")(running.run)
 app.command("demo")(running.demo)
+app.command("quick")(quick.quick)
 app.command("runs")(results.runs)
 app.command("report")(results.report)
 app.command("compare")(comparing.compare)

@@ -296,7 +296,7 @@ def watching() -> Iterator[Any]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _live() as show:
-            yield Control(show, tell_estimate, tell_left_out, lambda: bool(stops))
+            yield Control(show, tell_estimate, tell_left_out, lambda: bool(stops), notice=narrate)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,10 +13,12 @@ import numpy as np
 from medlocal.engine.batching import Batch, Limits
 from medlocal.engine.sequence import Logits
 from medlocal.errors import MedlocalError
-from medlocal.libllama import LOG, LlamaModel, library
+from medlocal.libllama import LOG, LlamaModel, OutOfMemoryError, library, read_buffers
 
 KV_TYPES = {"f16": 1, "bf16": 30}
 """Names of KV types and ggml's numbers for them."""
+_ALLOCATION_FAILED = -2
+"""What `llama_decode` returns where a buffer could not be had."""
 
 ONE_KERNEL = ("bf16", "f16")
 """Types of keys and values for which llama.cpp's attention on a CPU has one kernel whatever the batch.
@@ -68,9 +70,11 @@ class LlamaDecoder:
         """Make the context.
 
         Raises:
-            MedlocalError: there is not enough memory, or llama.cpp refuses the options.
+            OutOfMemoryError: there is not enough memory.
+            MedlocalError: llama.cpp refuses the options.
         """
         lib = library()
+        LOG.lines.clear()
         self.options = options
         self.limits = options.limits
         self.num_vocab = model.num_vocab
@@ -78,11 +82,13 @@ class LlamaDecoder:
         self._lib = lib
         self._context = lib.llama_init_from_model(model.handle, self._params())
         if not self._context:
-            raise MedlocalError(
+            kind = OutOfMemoryError if LOG.is_out_of_memory else MedlocalError
+            raise kind(
                 f"no context of {options.num_cells} cells for {model.path}: {LOG.errors()}",
                 hint="free memory, or choose a smaller context with --context",
             )
         self._memory = lib.llama_get_memory(self._context)
+        self._log_facts = _read_log()
         self._make_arrays()
 
     def _params(self) -> Any:
@@ -129,6 +135,7 @@ class LlamaDecoder:
         """Compute a batch.
 
         Raises:
+            OutOfMemoryError: a buffer for it could not be had.
             MedlocalError: llama.cpp refused it; the cache is then as it was before.
         """
         n = len(batch)
@@ -139,10 +146,13 @@ class LlamaDecoder:
             self._num_ids[row] = len(ids)
             self._ids[row, : len(ids)] = ids
         self._batch.n_tokens = n
+        LOG.lines.clear()
         code = self._lib.llama_decode(self._context, self._batch)
         if code:
             reason = "the KV cache is full" if code == 1 else LOG.errors() or "no reason given"
-            raise MedlocalError(f"llama.cpp could not compute a batch (code {code}): {reason}")
+            is_short = code == _ALLOCATION_FAILED or LOG.is_out_of_memory
+            kind = OutOfMemoryError if is_short else MedlocalError
+            raise kind(f"llama.cpp could not compute a batch (code {code}): {reason}")
 
     def logits(self, row: int) -> Logits:
         """The logits of a wanted row of the last batch: a view, valid until the next batch."""
@@ -170,8 +180,8 @@ class LlamaDecoder:
             "batch": lib.llama_n_batch(self._context),
             "micro_batch": lib.llama_n_ubatch(self._context),
             "threads": lib.llama_n_threads_batch(self._context),
-            "flash_attention": bool(LOG.search(r"flash_attn\s*=\s*enabled")),
             "kv_types": list(self.options.kv_types),
+            **self._log_facts,
         }
 
     def close(self) -> None:
@@ -179,3 +189,21 @@ class LlamaDecoder:
         if self._context:
             self._lib.llama_free(self._context)
             self._context = None
+
+
+def _read_log() -> dict[str, object]:
+    """What the log of making a context says.
+
+    The number of splits tells whether a device left part of its graph to another: whole on one
+    device it is 1 or 2.
+    """
+    splits = LOG.search(r"graph.*splits = (\d+)")
+    sizes: dict[str, int] = {}
+    for buffer in read_buffers(line for _, line in LOG.lines):
+        name = f"{buffer.name} {buffer.part}"
+        sizes[name] = sizes.get(name, 0) + buffer.num_bytes
+    return {
+        "flash_attention": bool(LOG.search(r"flash_attn\s*=\s*enabled")),
+        "graph_splits": int(splits[1]) if splits else None,
+        "buffer_bytes": sizes,
+    }

@@ -2,33 +2,37 @@
 
 What a run needs of a model stands in `Backend`; `LlamaBackend` is the real one, and the tests have a
 toy. Weights are loaded when the first job must be asked: a run that finds everything done loads none.
+How much of the machine they take is `loading`'s to see to.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from medlocal import libllama
 from medlocal.engine.batching import Decoder
+from medlocal.engine.llama import ONE_KERNEL, ContextOptions
 from medlocal.engine.sequence import Generate, Request
-from medlocal.errors import MedlocalError
 from medlocal.files import Progress, file_sha256, no_progress
+from medlocal.libllama import OutOfMemoryError
 from medlocal.run.asking import ASKING_VERSION, Asker
+from medlocal.run.loading import Loading
 from medlocal.settings import Settings
 from medlocal.weights.gate import Gate, examine, pass_gate
 from medlocal.weights.inspect import GGUFInfo, read_gguf
+from medlocal.weights.measured_memory import machine_budgets
+from medlocal.weights.memory import DeviceBudget
+from medlocal.weights.model_shape import shape_of_gguf
 from medlocal.weights.template import ChatTemplate, check_bos
-
-if TYPE_CHECKING:
-    from medlocal.engine.llama import ContextOptions, LlamaDecoder
-
 
 EXACT_ROWS = 240
 FAST_ROWS = 512
 _KV_TYPE_BYTES = 2
+_EXACT_CELLS, _FAST_CELLS = 3072, 8192
+"""KV cells at which epochs are long enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,17 @@ class Backend(Protocol):
     def decoder(self, needs: Needs) -> Decoder:
         """A context for the requests."""
 
+    def smaller_decoder(self, error: OutOfMemoryError) -> Decoder:
+        """A context that takes less than the last one, whose cache is lost.
+
+        Raises:
+            OutOfMemoryError: there is nothing left to give up; it is the one that was given.
+        """
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What was given up until now because memory ran out; a sentence each."""
+
     def facts(self) -> dict[str, object]:
         """What was really used, read back."""
 
@@ -99,8 +114,10 @@ class LlamaBackend:
     wanted_context: int = 0
     """0 = what the model was trained with."""
     progress: Progress = no_progress
-    _model: libllama.LlamaModel | None = field(default=None, init=False)
-    _decoder: "LlamaDecoder | None" = field(default=None, init=False)
+    budgets: Callable[[], Sequence[DeviceBudget]] = machine_budgets
+    """What the devices have free when it is asked: one CPU and any number of GPUs."""
+    notices: list[str] = field(default_factory=list, init=False)
+    """What was given up because memory ran out; a sentence each."""
 
     @cached_property
     def info(self) -> GGUFInfo:
@@ -133,6 +150,19 @@ class LlamaBackend:
         return any(device.kind == "gpu" for device in libllama.devices())
 
     @cached_property
+    def loading(self) -> Loading:
+        """The weights and the context, in what memory there is."""
+        return Loading(
+            self.path,
+            shape_of_gguf(self.info),
+            self._options(),
+            self.budgets,
+            repack=self.repacks,
+            is_exact=self.is_exact,
+            notices=self.notices,
+        )
+
+    @cached_property
     def mode(self) -> str:
         """`exact` or `fast`."""
         return self.wanted_mode or ("fast" if self.has_gpu else "exact")
@@ -150,8 +180,6 @@ class LlamaBackend:
     @property
     def kv_types(self) -> tuple[str, str]:
         """Of keys and values: in exact mode on a CPU, those with one attention kernel."""
-        from medlocal.engine.llama import ONE_KERNEL
-
         # A GPU has no kernel for unequal types and would leave the attention to the CPU.
         return ONE_KERNEL if self.is_exact and not self.has_gpu else ("f16", "f16")
 
@@ -177,8 +205,13 @@ class LlamaBackend:
         assert self.warnings is not None
 
     def identity(self) -> dict[str, object]:
-        """The file, the build and the mode: another of these may give another answer."""
+        """The file, the build and the mode: another of these may give another answer.
+
+        In exact mode so are the layers on a GPU, whose last bits are not the CPU's. In fast mode the
+        last bits hang on what else was asked anyway, so that fewer layers are no other identity.
+        """
         build = libllama.build_info()
+        has_layers = self.is_exact and self.has_gpu
         return {
             "model_sha256": self.sha256,
             "llama_cpp": build["commit"],
@@ -190,6 +223,7 @@ class LlamaBackend:
             "kv_types": list(self.kv_types),
             "sampling": "greedy",
             "asking": ASKING_VERSION,
+            **({"gpu_layers": self.loading.plan.gpu_layers} if has_layers else {}),
         }
 
     def asker(self) -> Asker:
@@ -199,12 +233,11 @@ class LlamaBackend:
 
         Raises:
             RefusedError: llama.cpp crashed on the file, hung or refused it.
+            OutOfMemoryError: there is too little memory.
         """
-        if self._model is None:
-            assert self.gate
-            self._model = libllama.LlamaModel(self.path, repack=self.repacks)
+        assert self.gate
         bos = partial(check_bos, bos_id=self.info.bos_id, add_bos=self.info.wants_bos)
-        return Asker(self._model, self.template, bos)
+        return Asker(self.loading.load(), self.template, bos)
 
     def context_limit(self) -> int:
         """What the user set, at most what the model was trained with."""
@@ -212,34 +245,36 @@ class LlamaBackend:
         return min(self.wanted_context or trained, trained)
 
     def decoder(self, needs: Needs) -> Decoder:
-        """Make the context that fits the requests and the memory."""
-        from medlocal.engine.llama import LlamaDecoder
+        """Make the context that fits the requests and the memory.
 
-        assert self._model is not None, "the weights are loaded by asker()"
-        options = self._options(needs)
-        per_cell = self.info.kv_bytes_per_token(_KV_TYPE_BYTES)
-        free = min((d.free_bytes for d in libllama.devices()), default=0)
-        if 0 < free < options.num_cells * per_cell:
-            raise MedlocalError(
-                f"{options.num_cells} cells of KV cache take"
-                f" {options.num_cells * per_cell / 2**20:,.0f} MiB, and {free / 2**20:,.0f} are free",
-                hint="free memory, or ask for shorter prompts with --context",
-            )
-        self._decoder = LlamaDecoder(self._model, options)
-        return self._decoder
+        Raises:
+            MedlocalError: there is no room for the longest prompt with its answers.
+        """
+        options = self._options()
+        # A batch that is padded up to `min_rows` needs cells of its own.
+        least = needs.longest + options.min_rows
+        needs = replace(needs, longest=least - 1)
+        cells = choose_cells(needs, options.num_texts, options.num_cells)
+        return self.loading.open(cells, least)
 
-    def _options(self, needs: Needs) -> "ContextOptions":
-        from medlocal.engine.llama import ContextOptions
+    def smaller_decoder(self, error: OutOfMemoryError) -> Decoder:
+        """Make a context that takes less than the last one.
 
-        num_texts = 24 if self.is_exact else 64
+        Raises:
+            OutOfMemoryError: there is nothing left to give up; it is the one that was given.
+        """
+        return self.loading.open_smaller(error)
+
+    def _options(self) -> ContextOptions:
+        """Of a context with as many cells as are usually of use."""
         return ContextOptions(
-            num_cells=choose_cells(needs, num_texts, 3072 if self.is_exact else 8192),
+            num_cells=_EXACT_CELLS if self.is_exact else _FAST_CELLS,
             num_rows=self.num_rows,
             num_ids=96 if self.is_exact else 192,
             num_threads=self.settings.num_threads,
             num_outputs=96 if self.is_exact else 192,
             min_rows=self.min_rows,
-            num_texts=num_texts,
+            num_texts=24 if self.is_exact else 64,
             kv_types=self.kv_types,
         )
 
@@ -253,15 +288,30 @@ class LlamaBackend:
             "mode": self.mode,
             "repack": self.repacks,
         }
-        if self._model:
-            facts["layers_offloaded"] = self._model.layers_offloaded
-            facts["weights_bytes"] = self._model.size_bytes
+        if "loading" in vars(self):
+            facts |= self._memory_facts()
         if "gate" in vars(self):
             facts["gate"] = {"passed": self.gate.when, "warnings": list(self.gate.warnings)}
-        if self._decoder:
-            facts |= self._decoder.facts()
-            cells = self._decoder.options.num_cells
+        return facts
+
+    def _memory_facts(self) -> dict[str, object]:
+        """Where weights and cache lie, planned and read back, and what had to be given up."""
+        facts: dict[str, object] = {}
+        loading = self.loading
+        if model := loading.model:
+            facts["layers_offloaded"] = model.layers_offloaded
+            facts["weights_bytes"] = model.size_bytes
+            facts["weights_buffers"] = {b.name: b.num_bytes for b in model.buffers}
+            if self.has_gpu:
+                facts["layers_planned"] = loading.plan.gpu_layers
+                facts["split_mode"] = loading.plan.split_mode
+                facts["tensor_split"] = list(loading.plan.tensor_split)
+        if decoder := loading.decoder:
+            facts |= decoder.facts()
+            cells = decoder.options.num_cells
             facts["kv_bytes"] = cells * self.info.kv_bytes_per_token(_KV_TYPE_BYTES)
+        if self.notices:
+            facts["given_up"] = list(self.notices)
         return facts
 
     def model_facts(self) -> Mapping[str, object]:
@@ -282,12 +332,8 @@ class LlamaBackend:
 
     def close(self) -> None:
         """Free context and weights."""
-        if self._decoder:
-            self._decoder.close()
-            self._decoder = None
-        if self._model:
-            self._model.close()
-            self._model = None
+        if "loading" in vars(self):
+            self.loading.close()
 
 
 def choose_cells(needs: Needs, num_texts: int, comfortable: int) -> int:

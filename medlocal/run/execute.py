@@ -8,96 +8,52 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medlocal.engine.batching import Decoder
 from medlocal.engine.engine import Engine
-from medlocal.engine.rates import measure_rates
-from medlocal.engine.sequence import EngineStats, Request
+from medlocal.engine.sequence import Completion, EngineStats, Request
 from medlocal.errors import Interrupted, MedlocalError, RefusedError, UsageError
 from medlocal.evals.items import canonical_json
 from medlocal.evals.plan import Plan
+from medlocal.libllama import OutOfMemoryError
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
 from medlocal.run.estimate import Estimate
+from medlocal.run.figures import efficiency, figures, together, with_sums
 from medlocal.run.grading import grade, to_stored
-from medlocal.run.preview import distinct_requests, make_estimate, parts_of, plan_of
+from medlocal.run.pacing import TEST_ITEMS, Pace, TimeIsUp
+from medlocal.run.preview import (
+    by_item,
+    distinct_requests,
+    make_estimate,
+    parts_of,
+    plan_of,
+    sendable,
+)
+from medlocal.run.progress import Progress, RunStopped, Summary, Watch
+from medlocal.run.recovering import run_with_less
+from medlocal.run.self_test import SelfTest, self_test
 from medlocal.run.spec import RunSpec
 from medlocal.store import FINISH_ERROR, Record, RunState, Store, StoredJob
+
+__all__ = [
+    "Control",
+    "Progress",
+    "RunStopped",
+    "Summary",
+    "peak_memory_bytes",
+    "resume_run",
+    "start_run",
+]
 
 _COMMIT_SECONDS = 1.0
 _COMMIT_RECORDS = 64
 _MIN_TOKENS_FOR_EFFICIENCY = 15_000
 """Measuring the bare rates takes about a thousand tokens: not worth it in a short run."""
-_SUMS = (
-    "total_prompt_tokens",
-    "unique_prompt_tokens",
-    "prefilled_tokens",
-    "generated_tokens",
-    "forced_tokens",
-    "seconds",
-)
-"""Figures that add up over the sessions of a run that was resumed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
-
-    run_id: str
-    phase: str
-    """`loading`, `asking`, `measuring` or `done`."""
-    done: int
-    total: int
-    errors: int
-    correct: int
-    """Of the answers of this session."""
-    graded: int
-    seconds: float
-    """Since this session began to ask."""
-    num_tokens: int
-    """Rows computed in this session, of prompts and of answers."""
-    answered: int
-    """Jobs answered in this session."""
-
-    @property
-    def jobs_per_hour(self) -> float | None:
-        """Questions asked per hour, each once per form and arm; None before the first."""
-        return 3600 * self.answered / self.seconds if self.answered and self.seconds else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the rate of this session; None before the first answer."""
-        if not self.answered:
-            return None
-        return (self.total - self.done - self.errors) * self.seconds / self.answered
-
-
-Watch = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How a run ended."""
-
-    run_id: str
-    state: str
-    jobs: int
-    done: int
-    reused: int
-    errors: int
-    seconds: float
-
-
-class RunStopped(Interrupted):
-    """A run was stopped by its caller; what was answered is kept."""
-
-    def __init__(self, run_id: str, message: str) -> None:
-        super().__init__(message, hint=f"medlocal run --resume {run_id}")
-        self.run_id = run_id
-        """The run that was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +66,13 @@ class Control:
     planned: Callable[[Plan], None] = lambda _: None
     """Told the plan of a new run, with what was left out of it."""
     should_stop: Callable[[], bool] = lambda: False
+    notice: Callable[[str], None] = lambda _: None
+    """Told what the run does without, because memory ran out: a sentence, as soon as it is so."""
+    pace: Pace | None = None
+    """A time budget: questions are asked in the order of the plan, in blocks, each model until its time
+    is up, with the determinism self-test. None = all at once, to the end."""
+    measure: Callable[[Backend], Mapping[str, object]] = lambda _: {}
+    """Looks at a model before it is asked; what it returns is kept with what the engine did."""
 
 
 def start_run(
@@ -233,12 +196,23 @@ class _Session:
     _answered: int = 0
     _alive: bool = False
     _engine: Engine | None = None
+    _num_told: int = 0
+    """Of the backend's notices."""
+    _past: EngineStats = field(default_factory=EngineStats)
+    """Of the blocks that are over."""
+    _looked: Mapping[str, object] = field(default_factory=dict)
+    """What `Control.measure` found."""
+    _test: SelfTest | None = None
+    _twins: dict[tuple[object, ...], list[StoredJob]] = field(default_factory=dict)
+    """By prompt and task, the jobs that one answer is for."""
 
     def carry_out(self) -> Summary:
         began = time.perf_counter()
         self.store.set_state(self.run_id, RunState.RUNNING)
         try:
             self._work()
+        except TimeIsUp:
+            self._commit()
         except (Interrupted, KeyboardInterrupt) as error:
             self.store.set_state(self.run_id, RunState.INTERRUPTED)
             raise self._interrupted() from error
@@ -250,7 +224,8 @@ class _Session:
         finally:
             self.backend.close()
         if self.is_last:
-            self.store.set_state(self.run_id, RunState.DONE)
+            is_done = not self.store.counts(self.run_id).pending
+            self.store.set_state(self.run_id, RunState.DONE if is_done else RunState.INTERRUPTED)
             self._say("done")
         return self._summary(time.perf_counter() - began)
 
@@ -259,14 +234,24 @@ class _Session:
         counts = self.store.counts(self.run_id)
         self._done, self._total = counts.done, counts.jobs
         self._say("loading")
-        if not pending:
+        if pace := self.control.pace:
+            pace.begin_model()
+        if looked := self.control.measure(self.backend):
+            self._looked = looked
+            self._keep(looked)
+        if not pending and not pace:
             return
+        if pace:
+            pace.check()
         asker = self.backend.asker()
+        self._tell_notices()
         all_jobs = [job for job in self.store.jobs(self.run_id) if job.model == self.backend.name]
         jobs = [job for job in all_jobs if job.key in pending]
         requests = self._requests(asker, jobs)
         if requests:
             self._ask(asker, jobs, requests, all_jobs)
+        elif pace:
+            self._test_again(asker, all_jobs)
         self._commit()
 
     def _requests(self, asker: Asker, jobs: list[StoredJob]) -> list[Request]:
@@ -287,39 +272,119 @@ class _Session:
         all_jobs: list[StoredJob],
     ) -> None:
         # Variants and levels may come to the same words: what is asked twice is computed once.
-        twins: dict[tuple[object, ...], list[StoredJob]] = {}
         for request in requests:
-            twins.setdefault((request.prompt, request.task), []).append(jobs[request.id])
+            self._twins.setdefault((request.prompt, request.task), []).append(jobs[request.id])
         distinct = distinct_requests(requests)
         limit = self.backend.context_limit()
         fitting = [r for r in distinct if r.num_cells <= limit]
         canary = [asker.canary(-1)] if any(job.arm == "grammar" for job in jobs) else []
         decoder = self.backend.decoder(Needs.of([*fitting, *canary]))
-        self.control.announce(
-            make_estimate(self.backend, all_jobs, requests, self.by_part, decoder)
-        )
+        self._tell_notices()
+        pace = self.control.pace
+        if pace is None:
+            self.control.announce(
+                make_estimate(self.backend, all_jobs, requests, self.by_part, decoder)
+            )
         engine = self._engine = Engine(decoder, self._tick)
-        liveness = self._prove_masks(engine, asker, canary)
         self._started = self._committed = time.perf_counter()
+        liveness = "not reached"
         try:
-            for completion in engine.run(distinct, limit):
-                for job in twins[completion.request.prompt, completion.request.task]:
-                    self._take(job, asker.record(job, completion, alive=self._alive))
+            liveness = self._prove_masks(engine, asker, canary)
+            self._started = time.perf_counter()
+            if pace is None:
+                for _ in self._answer(engine, asker, distinct, limit):
+                    pass
+            else:
+                self._answer_paced(pace, engine, asker, by_item(distinct, jobs))
         except (Interrupted, KeyboardInterrupt):
             self._keep_facts(engine, liveness, measured=False)
             raise
         self._commit()
         self._say("measuring")
-        engine.stats.total_prompt_tokens = sum(len(request.prompt) for request in requests)
-        self._keep_facts(engine, liveness, measured=True)
+        self._keep_facts(engine, liveness, measured=pace is None)
+
+    def _answer(
+        self, engine: Engine, asker: Asker, requests: Sequence[Request], limit: int
+    ) -> Iterator[Completion]:
+        """Ask distinct requests together, and keep each answer before it is handed on."""
+        try:
+            for completion in run_with_less(engine, requests, limit, self._less):
+                for job in self._twins[completion.request.prompt, completion.request.task]:
+                    self._take(job, asker.record(job, completion, alive=self._alive))
+                yield completion
+        finally:
+            engine.stats.total_prompt_tokens = sum(
+                len(r.prompt) * len(self._twins[r.prompt, r.task]) for r in requests
+            )
+            self._past = together(self._past, engine.stats)
+            engine.stats = EngineStats()
+
+    def _answer_paced(
+        self, pace: Pace, engine: Engine, asker: Asker, items: Sequence[Sequence[Request]]
+    ) -> None:
+        """Ask some items after the others until the time is up; the self-test comes early."""
+        limit, at = self.backend.context_limit(), 0
+        while at < len(items) and (size := pace.next_block()):
+            block = items[at : at + size]
+            at += len(block)
+            answers = list(self._answer(engine, asker, [r for i in block for r in i], limit))
+            pace.block_done(len(block))
+            is_last_chance = self._test is None and at == len(items) and pace.has_time_to_test
+            if pace.is_test_due or is_last_chance:
+                self._run_test(engine, answers, block)
+
+    def _run_test(
+        self, engine: Engine, first: Sequence[Completion], items: Sequence[Sequence[Request]]
+    ) -> None:
+        """The determinism self-test; alone, an item is asked one of its forms, each form in turn."""
+        self._say("testing")
+        self._test = SelfTest()
+        alone = [requests[n % len(requests)] for n, requests in enumerate(items)]
+        limit = self.backend.context_limit()
+        self_test(
+            self._test, lambda asked: run_with_less(engine, asked, limit, self._less), first, alone
+        )
+        engine.stats = EngineStats()
+
+    def _test_again(self, asker: Asker, jobs: list[StoredJob]) -> None:
+        """The self-test where everything has been answered before: on the first questions."""
+        requests = list(sendable(asker, jobs))
+        limit = self.backend.context_limit()
+        fitting = [r for r in distinct_requests(requests) if r.num_cells <= limit]
+        items = by_item(fitting, jobs)[:TEST_ITEMS]
+        asked = [request for item in items for request in item]
+        if not asked:
+            return
+        engine = self._engine = Engine(self.backend.decoder(Needs.of(asked)), self._tick)
+        try:
+            first = list(run_with_less(engine, asked, limit, self._less))
+            self._run_test(engine, first, items)
+        finally:
+            if self._test is not None:
+                self._keep({"self_test": self._test.to_json()})
 
     def _prove_masks(self, engine: Engine, asker: Asker, canary: list[Request]) -> str:
         """Let the canary sing: without it, a mask that silently does nothing would look obeyed."""
         if not canary:
             return "not needed"
-        (completion,) = engine.run(canary, canary[0].num_cells)
+        (completion,) = run_with_less(engine, canary, canary[0].num_cells, self._less)
+        engine.stats = EngineStats()
         self._alive = asker.is_alive(completion)
         return "ok" if self._alive else "failed"
+
+    def _less(self, error: OutOfMemoryError) -> Decoder:
+        """Go on with less memory, and keep what there is: it cost time, and memory is short."""
+        self._commit()
+        decoder = self.backend.smaller_decoder(error)
+        self._tell_notices()
+        return decoder
+
+    def _tell_notices(self) -> None:
+        """Say and keep what was given up since the last time."""
+        for sentence in self.backend.notices[self._num_told :]:
+            self.control.notice(sentence)
+            self.store.log_event(self.run_id, "memory", {"notice": sentence})
+        self._num_told = len(self.backend.notices)
 
     def _take(self, job: StoredJob, record: Record) -> None:
         self._buffer.append((job, record))
@@ -339,6 +404,8 @@ class _Session:
         if self.control.should_stop():
             self._commit()
             raise Interrupted("stopped")
+        if self.control.pace:
+            self.control.pace.check()
 
     def _commit(self) -> None:
         grades = [grade(job, record) for job, record in self._buffer]
@@ -350,22 +417,29 @@ class _Session:
 
     def _keep_facts(self, engine: Engine, liveness: str, *, measured: bool) -> None:
         """Keep what the engine used and did; `measured` = there is time to measure its rates."""
-        facts = {**self.backend.facts(), **_figures(engine.stats), "liveness": liveness}
-        work = engine.stats.prefilled_tokens + engine.stats.decode_rows
+        stats = self._past
+        facts = {**self._looked, **self.backend.facts(), **figures(stats), "liveness": liveness}
+        work = stats.prefilled_tokens + stats.decode_rows
         if measured and work >= _MIN_TOKENS_FOR_EFFICIENCY:
-            facts |= _efficiency(engine)
+            facts |= efficiency(engine, stats)
         facts["peak_memory_bytes"] = peak_memory_bytes()
+        if self._test is not None:
+            facts["self_test"] = self._test.to_json()
+        self._keep(facts)
+
+    def _keep(self, facts: Mapping[str, object]) -> None:
+        """Keep facts of this model's session beside those of the sessions before it."""
         kept = self.store.run(self.run_id).engine
         before = kept if self.only_one else kept.get(self.backend.name, {})
         assert isinstance(before, Mapping)
-        for name in _SUMS:
-            facts[name] = _add(facts[name], before.get(name))
+        known = {**before, **with_sums(facts, before)}
         self.store.set_engine(
-            self.run_id, facts if self.only_one else {**kept, self.backend.name: facts}
+            self.run_id, known if self.only_one else {**kept, self.backend.name: known}
         )
 
     def _say(self, phase: str) -> None:
-        stats = self._engine.stats if self._engine else EngineStats()
+        now = self._engine.stats if self._engine else EngineStats()
+        stats = together(self._past, now)
         seconds = time.perf_counter() - self._started if self._started else 0.0
         self.control.watch(
             Progress(
@@ -393,41 +467,6 @@ class _Session:
         counts = self.store.counts(self.run_id)
         kept = f"{counts.done} of {counts.jobs} answers are kept"
         return RunStopped(self.run_id, f"run {self.run_id} was stopped; {kept}")
-
-
-def _figures(stats: EngineStats) -> dict[str, object]:
-    return {
-        "total_prompt_tokens": stats.total_prompt_tokens,
-        "unique_prompt_tokens": stats.unique_prompt_tokens,
-        "prefilled_tokens": stats.prefilled_tokens,
-        "generated_tokens": stats.generated_tokens,
-        "forced_tokens": stats.forced_tokens,
-        "num_batches": stats.num_batches,
-        "concurrency": round(stats.concurrency, 2),
-        "seconds": round(stats.seconds, 3),
-        "model_seconds": round(stats.decode_seconds, 3),
-        "efficiency": None,
-    }
-
-
-def _efficiency(engine: Engine) -> dict[str, object]:
-    """Ideal ÷ actual time, with rates measured now, on the same context."""
-    stats = engine.stats
-    length = stats.total_prompt_tokens // max(1, stats.num_requests)
-    rates = measure_rates(engine.decoder, length, stats.concurrency or 1, repetitions=2)
-    ideal = rates.ideal_seconds(stats.unique_prompt_tokens, stats.decode_rows)
-    return {
-        "prompt_rate": round(rates.prompt, 1),
-        "generation_rate": round(rates.generation, 1),
-        "generation_rate_concurrency": rates.concurrency,
-        "efficiency": round(ideal / stats.seconds, 3),
-    }
-
-
-def _add(value: object, before: object) -> object:
-    if isinstance(value, int | float) and isinstance(before, int | float):
-        return value + before
-    return value
 
 
 def peak_memory_bytes() -> int:

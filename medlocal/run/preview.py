@@ -13,6 +13,7 @@ from medlocal.errors import RefusedError
 from medlocal.evals.plan import Plan, PlanRequest, make_plan, take
 from medlocal.run.asking import Asker
 from medlocal.run.backend import Backend, Needs
+from medlocal.run.balance import balanced
 from medlocal.run.estimate import (
     Estimate,
     quick_rates,
@@ -30,7 +31,8 @@ _MIN_TOKENS_FOR_RATES = 5_000
 def plan_of(spec: RunSpec, identity: Mapping[str, object]) -> Plan:
     """The plan of a spec for one model."""
     request = PlanRequest(crossings_of(spec), examples_of(spec), spec.seed, read_peers(spec))
-    return make_plan(request, take(read_items(spec), spec.limit), identity)
+    items = take(read_items(spec), spec.limit)
+    return make_plan(request, balanced(items) if spec.is_balanced else items, identity)
 
 
 def preview_run(spec: RunSpec, store: Store, backend: Backend) -> tuple[Plan, Estimate]:
@@ -47,7 +49,7 @@ def preview_run(spec: RunSpec, store: Store, backend: Backend) -> tuple[Plan, Es
         asker = backend.asker()
         answered = store.answered(job.key for job in jobs)
         new = [job for job in jobs if job.key not in answered]
-        requests = list(_sendable(asker, new))
+        requests = list(sendable(asker, new))
         limit = backend.context_limit()
         fitting = [r for r in distinct_requests(requests) if r.num_cells <= limit]
         decoder = backend.decoder(Needs.of(fitting)) if fitting else None
@@ -64,7 +66,8 @@ def parts_of(spec: RunSpec, plan: Plan) -> dict[str, int]:
     return counts
 
 
-def _sendable(asker: Asker, jobs: Iterable[StoredJob]) -> Iterator[Request]:
+def sendable(asker: Asker, jobs: Iterable[StoredJob]) -> Iterator[Request]:
+    """The requests of jobs, numbered by their places, without those that cannot be sent."""
     for number, job in enumerate(jobs):
         with suppress(RefusedError):
             yield asker.request(number, job)
@@ -73,6 +76,15 @@ def _sendable(asker: Asker, jobs: Iterable[StoredJob]) -> Iterator[Request]:
 def distinct_requests(requests: Iterable[Request]) -> list[Request]:
     """One request of every kind: equal prompts with equal tasks have one answer."""
     return list({(request.prompt, request.task): request for request in requests}.values())
+
+
+def by_item(requests: Iterable[Request], jobs: Sequence[StoredJob]) -> list[list[Request]]:
+    """Requests by the item that they ask, parallel items together, in the order of the first."""
+    found: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        job = jobs[request.id]
+        found.setdefault((job.dataset, job.group_id, job.item_id), []).append(request)
+    return list(found.values())
 
 
 def make_estimate(

@@ -71,6 +71,8 @@ class RunSpec:
     """True: only items that stand in every language asked."""
     more_models: tuple[str, ...] = ()
     """Asked the same after `model`, one after the other."""
+    is_balanced: bool = False
+    """True: asked in an order of which every beginning is a balanced sample."""
     left_out: tuple[str, ...] = ()
     """Data sets of the suite that are not on this machine, or have no examples here for `shots`."""
 

@@ -1,6 +1,5 @@
 """What a run needs of a context, and what a model file says before any weights are loaded."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from medlocal.libllama import Device
 from medlocal.run.asking import ASKING_VERSION
 from medlocal.run.backend import EXACT_ROWS, FAST_ROWS, LlamaBackend, Needs, choose_cells
 from medlocal.settings import Settings
+from medlocal.weights.memory import DeviceBudget
 from tests.fakes import ListGrammar, ToyDecoder
 from tests.weights.gguf_files import CHATML, write_model
 from tests.weights.tiny_llama import string, tiny_llama, write_tiny_llama
@@ -237,15 +237,41 @@ class TestLlamaBackend:
         )
 
     def test_a_cache_that_does_not_fit_the_memory_is_refused_before_it_is_made(
-        self, path: Path, machine: list[Device]
+        self, path: Path
     ) -> None:
-        machine[:] = [replace(CPU, free_bytes=10_000)]
-        backend = a_backend(path, wanted_mode="exact")
-        backend._model = object()  # type: ignore[assignment]
+        little = [DeviceBudget("CPU", "cpu", 10_000, 0)]
+        backend = a_backend(path, wanted_mode="exact", budgets=lambda: little)
         with pytest.raises(MedlocalError, match="cells of KV cache take") as caught:
             backend.decoder(Needs(longest=300, total=10_000, most_growth=20))
         assert caught.value.hint is not None
         assert "--context" in caught.value.hint
+
+    @pytest.mark.parametrize(("card_bytes", "num_layers"), [(2**33, 2 + 1), (0, 0)])
+    def test_in_exact_mode_the_layers_on_a_card_are_part_of_the_identity(
+        self, path: Path, machine: list[Device], card_bytes: int, num_layers: int
+    ) -> None:
+        machine.append(GPU)
+        card = DeviceBudget("CUDA0", "gpu", card_bytes, 0)
+        budgets = [card, DeviceBudget("CPU", "cpu", 2**40, 0)]
+        backend = a_backend(path, wanted_mode="exact", budgets=lambda: budgets)
+        assert backend.identity()["gpu_layers"] == num_layers
+
+    def test_in_fast_mode_another_number_of_layers_is_no_other_identity(
+        self, path: Path, machine: list[Device]
+    ) -> None:
+        machine.append(GPU)
+        assert "gpu_layers" not in a_backend(path, wanted_mode="fast").identity()
+
+    @pytest.mark.usefixtures("machine")
+    def test_a_padded_batch_has_room_behind_the_longest_prompt(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[int, int]] = []
+        backend = a_backend(path, wanted_mode="exact")
+        monkeypatch.setattr(backend.loading, "open", lambda *cells: asked.append(cells))
+        backend.decoder(Needs(longest=3071, total=100_000, most_growth=0))
+        # Eight rows at least: seven of padding behind 3,071 cells and one.
+        assert asked == [(3328, 3079)]
 
     def test_closing_what_was_never_opened_does_nothing(self, path: Path) -> None:
         a_backend(path).close()

@@ -25,7 +25,7 @@ import json, os, sys, time
 if "--version" in sys.argv:
     print("pip 23.0.1")
     sys.exit(int(os.environ.get("PIP_IS_BROKEN", "0")))
-names = ("CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CUDACXX")
+names = ("CMAKE_ARGS", "CMAKE_BUILD_PARALLEL_LEVEL", "CUDACXX", "CUDAFLAGS")
 call = {"arguments": sys.argv[1:], **{name: os.environ.get(name) for name in names}}
 with open(os.environ["PIP_CALLS"], "a", encoding="utf-8") as calls:
     calls.write(json.dumps(call) + "\\n")
@@ -53,7 +53,7 @@ class Machine:
             "PIP_CALLS": str(self.folder / "calls"),
             "PIP_WHEEL": WHEEL,
         }
-        return Host(own | environ, self.folder / "root")
+        return Host(own | environ, self.folder / "root", (str(self.folder / "site"),))
 
     def program(self, name: str, script: str = "") -> None:
         """Put a program on PATH."""
@@ -72,7 +72,8 @@ class Machine:
         return path
 
     def cuda(self, *, capabilities: str = "9.0", release: str = "13.0") -> None:
-        """Give the machine a GPU and its compiler."""
+        """Give the machine a GPU, its compiler and its driver."""
+        self.write("root/usr/lib/x86_64-linux-gnu/libcuda.so", "")
         self.program("nvcc", f"echo release {release}")
         self.program(
             "nvidia-smi",
@@ -297,6 +298,46 @@ class TestBuild:
         cuda = "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90 -DGGML_CUDA_NCCL=OFF"
         assert call["CMAKE_ARGS"].endswith(cuda)
         assert call["CUDACXX"] == str(machine.folder / "bin/nvcc")
+
+    def test_without_the_drivers_library_does_without_what_must_be_linked_to_it(
+        self, machine: Machine
+    ) -> None:
+        machine.program("nvcc", "echo release 13.0")
+        build_llama.main(["--backend", "cuda", "--cuda-architectures", "90"], machine.host())
+        assert "-DGGML_CUDA_NO_VMM=ON" in machine.calls[0]["CMAKE_ARGS"].split()
+
+    def test_the_toolkits_stub_of_the_driver_is_enough_to_link(self, machine: Machine) -> None:
+        machine.program("nvcc", "echo release 13.0")
+        machine.write("root/usr/local/cuda/targets/x86_64-linux/lib/stubs/libcuda.so", "")
+        build_llama.main(["--backend", "cuda", "--cuda-architectures", "90"], machine.host())
+        assert "VMM" not in machine.calls[0]["CMAKE_ARGS"]
+
+    def test_takes_from_a_python_package_cublas_alone(self, machine: Machine) -> None:
+        machine.cuda()
+        for name in ("cublas_v2.h", "cublas_api.h", "cublasLt.h", "cuda_runtime.h"):
+            machine.write(f"site/nvidia/cu13/include/{name}", "")
+        library = machine.write("site/nvidia/cu13/lib/libcublas.so.13", "")
+        lt = machine.write("site/nvidia/cu13/lib/libcublasLt.so.13", "")
+        build_llama.main([], machine.host(CUDAFLAGS="-lineinfo"))
+        [call] = machine.calls
+        assert {f"-DCUDA_cublas_LIBRARY={library}", f"-DCUDA_cublasLt_LIBRARY={lt}"} <= set(
+            call["CMAKE_ARGS"].split()
+        )
+        flags, include = call["CUDAFLAGS"].split()
+        headers = Path(include.removeprefix("-I"))
+        assert flags == "-lineinfo"
+        assert {header.name for header in headers.iterdir()} == {
+            "cublas_v2.h",
+            "cublas_api.h",
+            "cublasLt.h",
+        }
+
+    def test_prefers_the_toolkits_own_cublas(self, machine: Machine) -> None:
+        machine.cuda()
+        machine.write("root/usr/local/cuda/targets/x86_64-linux/include/cublas_v2.h", "")
+        machine.write("site/nvidia/cu13/include/cublas_v2.h", "")
+        build_llama.main([], machine.host())
+        assert machine.calls[0]["CUDAFLAGS"] is None
 
     def test_gives_the_users_options_the_last_word(self, machine: Machine) -> None:
         build_llama.main([], machine.host(CMAKE_ARGS="-DGGML_NATIVE=OFF"))
