@@ -14,6 +14,7 @@ import typer
 
 from medlocal import __version__
 from medlocal.cli import (
+    benching,
     comparing,
     converting,
     data,
@@ -63,6 +64,7 @@ app.command("convert")(converting.convert)
 app.command("imatrix")(importance.imatrix)
 app.command("quantize")(quantizing.quantize)
 app.command("quality")(quality.quality)
+app.command("bench")(benching.bench)
 app.command("inspect")(inspecting.inspect)
 app.command("fit")(fitting.fit)
 app.command("doctor")(doctor.doctor)

@@ -26,7 +26,7 @@ from tests.weights.gguf_files import write_model
 
 COMMANDS = (
     "", "run", "demo", "quick", "runs", "report", "compare", "export", "perturbations", "show", "regrade",
-    "convert", "imatrix", "quantize", "quality", "inspect", "fit", "doctor", "models", "models list",
+    "bench", "convert", "imatrix", "quantize", "quality", "inspect", "fit", "doctor", "models", "models list",
     "models show", "models pull", "models verify", "data", "data list", "data show",
     "data pull", "data check", "data import", "data export",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from medlocal.cli.main import run
+from tests.processes import heed_ctrl_c
 
 
 def ends_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -46,6 +47,7 @@ def test_ctrl_c_inside_a_command_is_told_too(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", code, "inspect", str(path)],
             env={"PATH": "", "SIGNAL": name, "MEDLOCAL_HOME": str(tmp_path)},
+            preexec_fn=heed_ctrl_c,
             capture_output=True,
             text=True,
             check=False,

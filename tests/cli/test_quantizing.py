@@ -16,6 +16,7 @@ from medlocal.files import Progress
 from medlocal.weights import quantize as quantize_module
 from medlocal.weights.inspect import read_gguf
 from medlocal.weights.quantize import Plan, Quantised
+from tests.processes import heed_ctrl_c
 from tests.weights.float_llama import MODELS, write_float_llama
 
 
@@ -188,7 +189,9 @@ def test_ctrl_c_ends_it_at_once_with_nothing_under_the_final_name(cli: Cli, tmp_
     model, matrix = cli.models / "grouped.gguf", cli.models / "grouped.imatrix.gguf"
     command = [sys.executable, "-m", "medlocal", "quantize", str(model), "IQ3_XXS"]
     command += ["--imatrix", str(matrix)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tmp_path, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, cwd=tmp_path, text=True, preexec_fn=heed_ctrl_c
+    ) as process:
         assert process.stderr is not None
         told = []
         for line in process.stderr:
